@@ -1,0 +1,220 @@
+"""The C++ engine behind a plain C interface (src/engine.h), loaded with ctypes: no PyTorch headers involved."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from schnet.data.structures import Batch
+from schnet.engine.table import Grid, coefficients, knot_spacing
+from schnet.errors import DataError
+from schnet.models.schnet import SchNet
+
+BUILDS = ("plain", "avx2", "avx512")  # by the level that schnet_cpu_level() reports
+FROZEN_SPACING = 0.025  # Å, bins of the inference table
+
+
+def _find(build: str) -> Path | None:
+    for suffix in EXTENSION_SUFFIXES:
+        path = Path(__file__).parent / f"_engine_{build}{suffix}"
+        if path.exists():
+            return path
+    return None
+
+
+@functools.cache
+def library():
+    """The best build for this CPU, or the reason (a string) why there is none.
+
+    SCHNET_NATIVE selects a build by name (plain, avx2, avx512) or disables the engine ("off").
+    """
+    wanted = os.environ.get("SCHNET_NATIVE", "")
+    if wanted == "off":
+        return "disabled by SCHNET_NATIVE=off"
+    plain = _find("plain")
+    if plain is None:
+        return "the C++ engine was not built (no compiler at install time?)"
+    level = ctypes.CDLL(str(plain)).schnet_cpu_level()
+    names = [wanted] if wanted else [b for b in reversed(BUILDS[: level + 1])]
+    if wanted and wanted not in BUILDS[: level + 1]:
+        return f"SCHNET_NATIVE={wanted}: not a build this CPU runs ({', '.join(BUILDS[: level + 1])})"
+    for name in names:
+        path = _find(name)
+        if path is not None:
+            lib = ctypes.CDLL(str(path))
+            lib.build = name
+            p, i64, f32, i32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+            lib.schnet_create.restype = p
+            lib.schnet_create.argtypes = [i32] * 5
+            lib.schnet_destroy.argtypes = [p]
+            lib.schnet_set_grid.argtypes = [p, f32, f32, i32, p]
+            lib.schnet_set_coefficients.argtypes = [p, f32, f32, i32, p]
+            lib.schnet_set_parameters.argtypes = [p, p]
+            lib.schnet_build_table.argtypes = [p]
+            lib.schnet_forward.argtypes = [p, i64, i64, i64, *[p] * 8, p, p, i32]
+            lib.schnet_backward.argtypes = [p, p, p, p]
+            return lib
+    return f"no build among {', '.join(names)} was installed"
+
+
+def unavailable() -> str | None:
+    lib = library()
+    return lib if isinstance(lib, str) else None
+
+
+def _pointer(t: Tensor | None):
+    return None if t is None else t.data_ptr()
+
+
+class _Handle:
+    """Owns a C++ Engine for one model's shape."""
+
+    def __init__(self, model: SchNet, threads: int):
+        self.lib = library()
+        p = model.hyperparameters
+        self.layers = p.n_interactions
+        self.pointer = self.lib.schnet_create(p.n_interactions, p.n_features, p.n_gaussians, model.embedding.num_embeddings, threads)
+
+    def __del__(self):
+        if getattr(self, "pointer", None):
+            self.lib.schnet_destroy(self.pointer)
+            self.pointer = None
+
+    def set_parameters(self, parameters):
+        self.parameters = list(parameters)  # keeps the memory alive
+        pointers = (ctypes.c_void_p * len(self.parameters))(*(p.data_ptr() for p in self.parameters))
+        self.lib.schnet_set_parameters(self.pointer, pointers)
+
+    def forward(self, batch: Batch, forces: bool, keep: bool) -> tuple[Tensor, Tensor | None, bool]:
+        """Energy sums [B] float64, forces [N, 3] or None, and whether all distances were inside the table."""
+        scale = None if batch.n_neighbours is None else 1 / batch.n_neighbours
+        self.inputs = [batch.atom_ptr, batch.pair_ptr, batch.atomic_numbers, batch.i, batch.j, batch.positions, batch.shift, scale]
+        self.inputs = [t if t is None else t.contiguous() for t in self.inputs]  # alive until backward
+        energies = torch.empty(len(batch), dtype=torch.float64)
+        f = torch.empty(len(batch.positions), 3) if forces else None
+        status = self.lib.schnet_forward(
+            self.pointer, len(batch), len(batch.positions), len(batch.i), *(map(_pointer, self.inputs)), _pointer(energies), _pointer(f), keep
+        )  # fmt: skip
+        return energies, f, status == 0
+
+
+class _Evaluate(torch.autograd.Function):
+    """(E, F) as a function of the parameter vector; both gradients come from the engine's second sweep."""
+
+    @staticmethod
+    def forward(ctx, flat, engine, batch, forces):
+        energies, f, inside = engine.handle.forward(batch, forces, keep=True)
+        if not inside:
+            raise engine.outside()
+        ctx.engine, ctx.forces = engine, forces
+        ctx.set_materialize_grads(False)
+        ctx.generation = engine.generation = engine.generation + 1
+        return (energies.float(), f) if forces else energies.float()
+
+    @staticmethod
+    def backward(ctx, g_e, g_f=None):
+        engine = ctx.engine
+        if ctx.generation != engine.generation:
+            raise RuntimeError("backward of an evaluation that another one has replaced")
+        energies = engine.handle.inputs[0].shape[0] - 1
+        g_e = torch.zeros(energies) if g_e is None else g_e.contiguous()
+        if ctx.forces and g_f is not None:
+            g_f = g_f.contiguous()
+        else:
+            g_f = None
+        gradient = torch.zeros(engine.size)
+        base = gradient.data_ptr()
+        pointers = (ctypes.c_void_p * len(engine.offsets))(*(base + 4 * o for o in engine.offsets))
+        engine.handle.lib.schnet_backward(engine.handle.pointer, _pointer(g_e), _pointer(g_f), pointers)
+        return gradient, None, None, None
+
+
+class NativeEngine:
+    """Training engine: differentiable (E, F) by the parameter vector, with quintic Hermite filter tables."""
+
+    def __init__(self, model: SchNet, flat, distance_range, threads: int):
+        self.model, self.flat = model, flat
+        self.offsets, self.size = flat.offsets, flat.tensor.numel()
+        self.handle = _Handle(model, threads)
+        self.name = f"native ({self.handle.lib.build})"
+        self.grid = Grid(distance_range, knot_spacing(model.hyperparameters.gamma))
+        self.basis = self.grid.basis(model).float().contiguous()
+        self.generation = 0
+        lib = self.handle.lib
+        lib.schnet_set_grid(self.handle.pointer, self.grid.lo, self.grid.h, self.grid.n_knots, self.basis.data_ptr())
+        self.refresh()
+
+    def outside(self) -> DataError:
+        hi = self.grid.lo + self.grid.h * (self.grid.n_knots - 1)
+        return DataError(f"a distance is zero or outside the tabulated range {self.grid.lo:.3f}–{hi:.3f} Å")
+
+    def refresh(self):
+        """Rebuild the filter table from the present parameters."""
+        self.handle.set_parameters(self.model.parameters())
+        self.handle.lib.schnet_build_table(self.handle.pointer)
+
+    def _scaled(self, energy: Tensor, forces: Tensor | None, batch: Batch):
+        scale = float(self.model.scale)
+        factor = scale if self.model.hyperparameters.readout == "sum" else scale / batch.n_atoms.to(energy.dtype)
+        if forces is not None and not isinstance(factor, float):
+            forces = forces * factor.float()[batch.structure, None]
+        elif forces is not None:
+            forces = forces * factor
+        return energy * factor, forces
+
+    def __call__(self, batch: Batch, forces: bool):
+        self.refresh()
+        out = _Evaluate.apply(self.flat.tensor, self, batch, forces)
+        return self._scaled(*(out if forces else (out, None)), batch)
+
+    def evaluate(self, batch: Batch, forces: bool):
+        energy, f, inside = self.handle.forward(batch, forces, keep=False)
+        self.generation += 1
+        if not inside:
+            raise self.outside()
+        return self._scaled(energy, f, batch)
+
+
+class FrozenEngine:
+    """Inference engine: filter polynomials frozen from float64; the table grows with the distances it meets."""
+
+    def __init__(self, model: SchNet, threads: int = 1):
+        self.model = model
+        self.handle = _Handle(model, threads)
+        self.handle.set_parameters(model.parameters())
+        self.name = f"native ({self.handle.lib.build}), frozen table"
+        self.range = None
+
+    def refresh(self):
+        """Nothing to do: the weights are frozen."""
+
+    def _extend(self, batch: Batch):
+        d = batch.positions[batch.j.long()] - batch.positions[batch.i.long()]
+        d = (d if batch.shift is None else d + batch.shift).norm(dim=1)
+        lo, hi = (d.min().item(), d.max().item()) if len(d) else (0.0, 1.0)
+        if not lo > 1e-3 and len(d) or not hi < 1e4:
+            raise DataError("two atoms are at the same place, or a position is not a finite number")
+        lo, hi = max(0.0, lo - 0.3), hi + 1.0
+        if self.range is not None:
+            lo, hi = min(lo, self.range[0]), max(hi, self.range[1])
+        self.range = (lo, hi)
+        grid = Grid(self.range, FROZEN_SPACING)
+        table = coefficients(self.model, grid)
+        self.handle.lib.schnet_set_coefficients(self.handle.pointer, grid.lo, grid.h, grid.n_knots - 1, table.data_ptr())
+
+    def evaluate(self, batch: Batch, forces: bool):
+        if self.range is None:
+            self._extend(batch)
+        energy, f, inside = self.handle.forward(batch, forces, keep=False)
+        if not inside:
+            self._extend(batch)
+            energy, f, inside = self.handle.forward(batch, forces, keep=False)
+            if not inside:
+                raise DataError("a distance could not be tabulated")
+        return NativeEngine._scaled(self, energy, f, batch)

@@ -1,0 +1,2 @@
+// The engine for one instruction set; the flags come from setup.py.
+#include "engine.h"

@@ -1,0 +1,147 @@
+"""Filter tables: the filter network and its derivatives on a grid of distances."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schnet.data.structures import Batch
+from schnet.errors import DataError
+from schnet.models.schnet import SchNet, ssp
+
+#: quintic Hermite interpolation at position t of a bin: rows are (value, h W', h^2 W'') of the left and
+#: the right knot, columns the powers 1, t, ..., t^5
+HERMITE = np.array(
+    [
+        [1, 0, 0, -10, 15, -6],
+        [0, 1, 0, -6, 8, -3],
+        [0, 0, 0.5, -1.5, 1.5, -0.5],
+        [0, 0, 0, 10, -15, 6],
+        [0, 0, 0, -4, 7, -3],
+        [0, 0, 0, 0.5, -1, 0.5],
+    ]
+)
+MARGIN = 0.05  # Å beyond the distances that occur
+
+
+def knot_spacing(gamma: float) -> float:
+    """0.4 sigma of the Gaussians: the error of a trained filter stays below float32 rounding."""
+    return 0.4 / math.sqrt(2 * gamma)
+
+
+class Grid:
+    """Knots lo, lo + h, …, hi (in Å)."""
+
+    def __init__(self, distance_range, h: float):
+        lo, hi = distance_range
+        self.h = h
+        self.lo = float(np.float32(max(0.0, lo - MARGIN)))
+        self.n_knots = max(2, math.ceil((hi + MARGIN - self.lo) / h) + 1)
+
+    def basis(self, model: SchNet) -> Tensor:
+        """Gaussians, h × first and h² × second derivatives at the knots, [3 K, G] float64 (rows interleaved)."""
+        p = model.hyperparameters
+        d = self.lo + self.h * torch.arange(self.n_knots, dtype=torch.float64)
+        u = d[:, None] - model.radial_basis.centres.cpu()
+        e = torch.exp(-p.gamma * u * u)
+        first = -2 * p.gamma * u * e * self.h
+        second = (4 * p.gamma**2 * u * u - 2 * p.gamma) * e * self.h**2
+        return torch.stack([e, first, second], 1).reshape(3 * self.n_knots, -1)
+
+
+def _ssp_jet(z: Tensor) -> Tensor:
+    """(value, first, second derivative) in dimension -2 through ssp, by the chain rule."""
+    z0, z1, z2 = z.unbind(-2)
+    s = torch.sigmoid(z0)
+    return torch.stack([ssp(z0), s * z1, s * ((1 - s) * z1 * z1 + z2)], -2)
+
+
+def filter_jets(basis: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+    """All filter networks on a grid: basis [3 K, G], stacked weights [T, F, G], [T, F], [T, F, F], [T, F] -> [T, K, 3, F]."""
+    t, f = b1.shape
+    value = basis.new_tensor([1.0, 0.0, 0.0])[:, None]
+    z = torch.matmul(basis, w1.transpose(1, 2)).view(t, -1, 3, f) + b1[:, None, None] * value
+    z = torch.matmul(_ssp_jet(z).reshape(t, -1, f), w2.transpose(1, 2)).view(t, -1, 3, f) + b2[:, None, None] * value
+    return _ssp_jet(z)
+
+
+def filter_weights(model: SchNet) -> list[Tensor]:
+    nets = [block.filter_network for block in model.interactions]
+    return [
+        torch.stack([n.dense1.weight for n in nets]),
+        torch.stack([n.dense1.bias for n in nets]),
+        torch.stack([n.dense2.weight for n in nets]),
+        torch.stack([n.dense2.bias for n in nets]),
+    ]
+
+
+def coefficients(model: SchNet, grid: Grid) -> Tensor:
+    """Polynomial coefficients of every bin, [T, K - 1, 6, F], computed in float64 and rounded to float32."""
+    with torch.no_grad():
+        jets = filter_jets(grid.basis(model), *(w.double().cpu() for w in filter_weights(model)))
+        pair = torch.cat([jets[:, :-1], jets[:, 1:]], 2)  # [T, K - 1, 6, F]
+        return torch.einsum("mp,tkmf->tkpf", torch.as_tensor(HERMITE), pair).float().contiguous()
+
+
+class TableEngine:
+    """Energies and forces with tabulated filters, in plain PyTorch on any device; differentiable to any order."""
+
+    name = "table"
+
+    def __init__(self, model: SchNet, distance_range):
+        self.model = model
+        self.grid = Grid(distance_range, knot_spacing(model.hyperparameters.gamma))
+        weight = next(model.parameters())
+        self.basis = self.grid.basis(model).to(weight)
+        self.hermite = torch.as_tensor(HERMITE).to(weight)
+        self.rows = torch.arange(6, device=weight.device)
+
+    def _energy(self, batch: Batch, positions: Tensor) -> Tensor:
+        m, g = self.model, self.grid
+        i, j = batch.i.long(), batch.j.long()
+        r = positions[j] - positions[i]
+        d = (r if batch.shift is None else r + batch.shift).norm(dim=1)
+        u = (d - g.lo) / g.h
+        if len(u):
+            lo, hi = torch.aminmax(u.detach())
+            if not (lo >= 0 and hi <= g.n_knots - 1):
+                raise DataError(f"a distance lies outside the tabulated range {g.lo:.3f}–{g.lo + g.h * (g.n_knots - 1):.3f} Å")
+        k = u.detach().floor().clamp(0, g.n_knots - 2)
+        t = u - k
+        weight = torch.stack([t**n for n in range(6)], 1) @ self.hermite.T  # [P, 6]
+        index = (k.long() * 3)[:, None] + self.rows
+        table = filter_jets(self.basis, *filter_weights(m)).flatten(1, 2)  # [T, 3 K, F]
+        x = m.embedding(batch.atomic_numbers)
+        for block, rows in zip(m.interactions, table, strict=True):
+            y = block.in2f(x)
+            w = sum(rows[index[:, q]] * weight[:, q, None] for q in range(6))
+            v = torch.zeros_like(y).index_add(0, i, y[j] * w).index_add(0, j, y[i] * w)
+            if batch.n_neighbours is not None:
+                v = v / batch.n_neighbours[:, None]
+            x = x + block.dense(ssp(block.f2out(v)))
+        atomwise = m.output2(ssp(m.output1(x))).squeeze(-1)
+        moved = Batch(**{**batch.__dict__, "positions": positions})
+        return m.scale.to(positions.dtype) * m.readout(atomwise, moved)
+
+    def __call__(self, batch: Batch, forces: bool):
+        if not forces:
+            return self._energy(batch, batch.positions), None
+        r = batch.positions.detach().requires_grad_()
+        energy = self._energy(batch, r)
+        return energy, -torch.autograd.grad(energy.sum(), r, create_graph=True)[0]
+
+    def evaluate(self, batch: Batch, forces: bool):
+        if not forces:
+            with torch.no_grad():
+                return self._energy(batch, batch.positions), None
+        with torch.enable_grad():
+            r = batch.positions.detach().requires_grad_()
+            energy = self._energy(batch, r)
+            (gradient,) = torch.autograd.grad(energy.sum(), r)
+        return energy.detach(), -gradient
+
+    def refresh(self):
+        pass

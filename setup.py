@@ -1,0 +1,28 @@
+"""Builds the C++ engine once per instruction set; an install without a compiler succeeds without it."""
+
+import platform
+import sys
+
+from setuptools import Extension, setup
+
+FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-pthread"]
+BUILDS = {"plain": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    BUILDS["avx2"] = ["-mavx2", "-mfma"]
+    BUILDS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
+HEADERS = [f"schnet/engine/src/{h}.h" for h in ("simd", "cfconv", "filter_table", "engine")]
+
+setup(
+    ext_modules=[
+        Extension(
+            f"schnet.engine._engine_{build}",
+            [f"schnet/engine/src/engine_{build}.cpp"],
+            depends=HEADERS,
+            extra_compile_args=FLAGS + flags,
+            extra_link_args=["-pthread"],
+            optional=True,
+        )
+        for build, flags in BUILDS.items()
+        if sys.platform != "win32"  # no GCC vector extensions: the PyTorch path is used there
+    ]
+)
