@@ -1,0 +1,27 @@
+# Replication of J. Chem. Phys. 148, 241722 (2018): from raw data to every table and figure.
+#   snakemake --cores all                 everything at the demo scale
+#   snakemake --cores all table_3         one table
+# What exists is decided in config.yaml, workflow/scales and workflow/experiments.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/fetch.smk"
+include: "workflow/rules/convert.smk"
+include: "workflow/rules/split.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report.html",

@@ -1,0 +1,23 @@
+# One HDF5 layout for all data sets.
+
+
+def raw_manifest(wildcards):
+    derived = "derived_from" in PROJECT.sources[wildcards.dataset] and not is_made(wildcards.dataset)
+    return f"{DATA}/raw/{wildcards.dataset}/{'distilled/' if derived else ''}sources.json"
+
+
+rule convert:
+    input:
+        raw_manifest,
+    output:
+        f"{DATA}/{{dataset}}.h5",
+    params:
+        folder=lambda w, input: os.path.dirname(input[0]),
+        approximate=lambda w: "--approximate " + ",".join(PROJECT.scale["approximate"]) if PROJECT.scale.get("approximate") else "",
+    log:
+        f"{DATA}/logs/convert_{{dataset}}.log",
+    resources:
+        mem_mb=2000,
+        runtime=240,
+    shell:
+        "schnet data convert {wildcards.dataset} {params.folder} {output} {params.approximate} > {log} 2>&1"

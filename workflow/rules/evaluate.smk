@@ -1,0 +1,20 @@
+# Every test prediction is kept, so tables and histograms need no model again.
+
+
+rule evaluate:
+    input:
+        [f"{RESULTS}/runs/{{run}}/{name}" for name in RUN_FILES],
+    output:
+        f"{RESULTS}/runs/{{run}}/metrics.json",
+        f"{RESULTS}/runs/{{run}}/predictions.h5",
+    params:
+        folder=lambda w: f"{RESULTS}/runs/{w.run}",
+        device=TRAINING_DEVICE,
+    log:
+        f"{RESULTS}/logs/evaluate/{{run}}.log",
+    threads: PROJECT.config["threads"]
+    resources:
+        mem_mb=lambda w, attempt: scale_resource("mem_mb", 4000) * attempt,
+        runtime=60,
+    shell:
+        "OMP_NUM_THREADS={threads} schnet evaluate {params.folder} --threads {threads} --device {params.device} > {log} 2>&1"

@@ -1,0 +1,15 @@
+# Tables, figures, captions, provenance and cost of every run on one page.
+
+
+rule report:
+    input:
+        config=RESOLVED,
+        tables=expand(f"{RESULTS}/tables/{{table}}.json", table=TABLES),
+        figures=expand(f"{RESULTS}/figures/{{figure}}.png", figure=FIGURES),
+    output:
+        report(f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"),
+    log:
+        f"{RESULTS}/logs/report.log",
+    localrule: True
+    shell:
+        "schnet report {output} --config {input.config} > {log} 2>&1"

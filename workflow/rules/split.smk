@@ -1,0 +1,21 @@
+# Seeded splits; a split file knows the digest of its data.
+
+
+def split_of(wildcards):
+    return PROJECT.splits[f"{wildcards.dataset}/{wildcards.split}.npz"]
+
+
+rule split:
+    input:
+        f"{DATA}/{{dataset}}.h5",
+    output:
+        f"{RESULTS}/splits/{{dataset}}/{{split}}.npz",
+    params:
+        options=lambda w: "--n-train {n_train} --n-validation {n_validation} --seed {seed} --strategy {strategy}".format(**split_of(w)),
+    log:
+        f"{RESULTS}/logs/split_{{dataset}}_{{split}}.log",
+    resources:
+        mem_mb=1500,
+        runtime=20,
+    shell:
+        "schnet split {input} {output} {params.options} > {log} 2>&1"

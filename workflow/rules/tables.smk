@@ -1,0 +1,39 @@
+# Tables from the metrics of their runs and workflow/published, nothing else.
+
+
+rule table:
+    input:
+        config=RESOLVED,
+        experiment="workflow/experiments/{table}.yaml",
+        published="workflow/published",
+        metrics=lambda w: rendered_runs([w.table]),
+    output:
+        csv=f"{RESULTS}/tables/{{table}}.csv",
+        md=f"{RESULTS}/tables/{{table}}.md",
+        tex=f"{RESULTS}/tables/{{table}}.tex",
+        json=f"{RESULTS}/tables/{{table}}.json",
+        html=report(
+            f"{RESULTS}/tables/{{table}}.html",
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+    wildcard_constraints:
+        table="|".join(TABLES),
+    params:
+        stem=lambda w: f"{RESULTS}/tables/{w.table}",
+    log:
+        f"{RESULTS}/logs/{{table}}.log",
+    localrule: True
+    shell:
+        "schnet table {wildcards.table} --config {input.config} --output {params.stem} > {log} 2>&1"
+
+
+for name in TABLES:
+
+    rule:
+        name:
+            name
+        input:
+            f"{RESULTS}/tables/{name}.md",
+        localrule: True
