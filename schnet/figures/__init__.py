@@ -1,0 +1,63 @@
+"""Figures from results: a picture, a PDF and the data as CSV. A new figure is a new function in FIGURES."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from schnet.errors import ConfigError
+from schnet.files import atomic, write_text
+from schnet.figures import embeddings, errors, learning
+from schnet.project import Project
+
+FIGURES = {
+    "figure_3": learning.learning_curves,
+    "figure_4": embeddings.embedding_pca,
+    "figure_9": errors.qm9_histograms,
+    "figure_10": errors.crystal_histogram,
+    "training_curves": learning.training_curves,
+    "predicted_true": errors.predicted_true,
+}
+#: Okabe and Ito's palette: told apart by colour-blind readers; line styles and markers serve print
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "legend.frameon": False,
+    "figure.dpi": 150,
+    "savefig.bbox": "tight",
+    "svg.hashsalt": "schnet",
+}
+
+
+def save(figure, csv_text: str, path):
+    """Write the picture, a PDF and the CSV beside it."""
+    path = Path(path)
+    for suffix, metadata in ((path.suffix, {}), (".pdf", {"CreationDate": None})):
+        with atomic(path.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, metadata=metadata if suffix == ".pdf" else None)
+    plt.close(figure)
+    write_text(path.with_suffix(".csv"), csv_text)
+
+
+def render(project: Project, name: str, output):
+    """Draw one figure of the project."""
+    if name not in FIGURES:
+        raise ConfigError(f"no figure {name!r}; known: {', '.join(FIGURES)}")
+    with plt.rc_context(STYLE):
+        figure, csv_text = FIGURES[name](project)
+        figure.text(0.0, -0.02, f"{project.config['scale']} scale", fontsize=7, color="#555555", ha="left", va="top")
+        save(figure, csv_text, output)
+
+
+def caption(project: Project, name: str) -> str:
+    """What the figure shows, and at which scale."""
+    return (FIGURES[name].__doc__ or "").split("\n\n")[0].replace("\n    ", " ").strip() + f" ({project.config['scale']} scale)"

@@ -1,0 +1,91 @@
+"""GFN2-xTB through tblite: energies, forces, relaxation, response properties."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+
+from schnet.errors import SchNetError
+
+HARTREE_EV, BOHR_ANGSTROM = 27.211386245988, 0.529177210903
+
+
+class XTB(Calculator):
+    """ASE calculator (eV, eV/Å) that restarts each SCF from the last one."""
+
+    implemented_properties = ["energy", "forces"]
+
+    def __init__(self):
+        super().__init__()
+        self._single = self._result = None
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+        super().calculate(atoms, properties, system_changes)
+        bohr = atoms.positions / BOHR_ANGSTROM
+        if self._single is None or "numbers" in system_changes:
+            self._single, self._result = single_point(atoms.numbers, bohr), None
+        else:
+            self._single.update(bohr)
+        try:
+            self._result = self._single.singlepoint(self._result)
+        except RuntimeError:
+            self._single = single_point(atoms.numbers, bohr)
+            try:
+                self._result = self._single.singlepoint()
+            except RuntimeError as error:
+                raise SchNetError(f"GFN2-xTB does not converge for {atoms.get_chemical_formula()}") from error
+        self.results = {
+            "energy": float(self._result.get("energy")) * HARTREE_EV,
+            "forces": -np.asarray(self._result.get("gradient")) * (HARTREE_EV / BOHR_ANGSTROM),
+        }
+
+
+def single_point(numbers, bohr, field=None, uhf: int | None = None):
+    """A quiet tblite calculator; field: homogeneous electric field [3] in atomic units."""
+    from tblite.interface import Calculator as Tblite
+
+    c = Tblite("GFN2-xTB", np.asarray(numbers), np.asarray(bohr), uhf=uhf) if uhf is not None else Tblite("GFN2-xTB", np.asarray(numbers), np.asarray(bohr))
+    c.set("verbosity", 0)
+    if field is not None:
+        from tblite.library import ffi
+
+        c.add("electric-field", ffi.new("double[3]", [float(x) for x in field]))
+    return c
+
+
+def relax(atoms, fmax: float = 0.01, steps: int = 400) -> bool:
+    """Relax in place; True when the largest force fell below fmax (eV/Å)."""
+    from ase.optimize import LBFGS
+
+    atoms.calc = XTB()
+    return bool(LBFGS(atoms, logfile=None).run(fmax=fmax, steps=steps))
+
+
+def hessian(atoms, step: float = 0.005) -> np.ndarray:
+    """d²E/dr² [3n, 3n] in eV/Å² from central differences of forces, symmetrised."""
+    calc, n = atoms.calc, len(atoms)
+    reference = atoms.positions.copy()
+    h = np.zeros((3 * n, 3 * n))
+    for k in range(3 * n):
+        forces = []
+        for sign in (1, -1):
+            moved = reference.copy()
+            moved.flat[k] += sign * step
+            atoms.positions = moved
+            forces.append(calc.get_forces(atoms).ravel())
+        h[k] = (forces[1] - forces[0]) / (2 * step)
+    atoms.positions = reference
+    return 0.5 * (h + h.T)
+
+
+def polarizability(numbers, bohr, field: float = 1e-3) -> float:
+    """Isotropic polarizability in Bohr^3 from dipoles in finite fields."""
+    total = 0.0
+    for axis in range(3):
+        dipoles = []
+        for sign in (1, -1):
+            e = np.zeros(3)
+            e[axis] = sign * field
+            dipoles.append(np.asarray(single_point(numbers, bohr, field=e).singlepoint().get("dipole"))[axis])
+        total += abs(dipoles[0] - dipoles[1]) / (2 * field)
+    return total / 3

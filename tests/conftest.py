@@ -1,0 +1,83 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from schnet.data.splits import make_split, save_split
+from schnet.data.store import Property, Store, Structure, write_store
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def mirror():
+    """Folder with upstream files (or slices of them), from the environment variable SCHNET_MIRROR."""
+    folder = os.environ.get("SCHNET_MIRROR")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("SCHNET_MIRROR does not name a folder with upstream files")
+    return Path(folder).resolve()
+
+
+def random_molecule(rng, n, spacing=1.3):
+    """n atoms on a jittered grid: no two closer than about 0.8 Å."""
+    grid = np.array([[x, y, z] for x in range(4) for y in range(4) for z in range(4)], float) * spacing
+    return rng.choice([1, 6, 7, 8], n), grid[rng.permutation(len(grid))[:n]] + rng.normal(0, 0.1, (n, 3))
+
+
+def spring_energy(r):
+    """A smooth pair energy and its forces: sum of (d - 1.5)^2 exp(-d / 2)."""
+    d = r[:, None] - r
+    n = np.linalg.norm(d, axis=2)
+    np.fill_diagonal(n, 1.0)
+    pair = (n - 1.5) ** 2 * np.exp(-n / 2)
+    slope = (2 * (n - 1.5) - 0.5 * (n - 1.5) ** 2) * np.exp(-n / 2)
+    np.fill_diagonal(pair, 0)
+    np.fill_diagonal(slope, 0)
+    return pair.sum() / 2, -(slope / n)[:, :, None].repeat(3, 2).__mul__(d).sum(1)
+
+
+def write_molecules(path, count=120, seed=0, atoms=(4, 9), groups=1, name="toy"):
+    rng = np.random.default_rng(seed)
+
+    def structures():
+        for k in range(count):
+            z, r = random_molecule(rng, int(rng.integers(*atoms)))
+            e, f = spring_energy(r)
+            yield Structure(f"m{k + 1}", z, r, {"energy": e, "forces": f}, group=k % groups)
+
+    properties = {"energy": Property("eV", "total energy"), "forces": Property("eV/Å", "forces on the atoms", per_atom=True)}
+    write_store(path, structures(), properties, name=name, group_names=[f"g{k}" for k in range(groups)])
+    return Store(path)
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """(store, split path) of 120 small molecules with energies and forces."""
+    store = write_molecules(tmp_path / "toy.h5")
+    save_split(tmp_path / "split.npz", store, make_split(store, n_train=80, n_validation=16, seed=0))
+    return store, tmp_path / "split.npz"
+
+
+@pytest.fixture
+def toy_run(toy, tmp_path):
+    """Settings of a short run on the toy data, to be changed by the test."""
+    store, split = toy
+    return {
+        "dataset": "toy", "data": str(store.path), "split": str(split), "target": "energy", "forces": "forces", "protocol": "short",
+        "model": {"n_interactions": 2, "n_features": 16}, "steps": 60, "validation_interval": 10, "checkpoint_interval": 7, "batch_size": 8,
+    }  # fmt: skip
+
+
+def random_model(seed=0, scale=1.3, **hyperparameters):
+    """A SchNet with all parameters random (a fresh one predicts zero)."""
+    from schnet.models.schnet import Hyperparameters, SchNet
+
+    torch.manual_seed(seed)
+    model = SchNet(Hyperparameters(**{"n_interactions": 2, "n_features": 32, **hyperparameters}))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    model.set_offsets(scale=scale, mean=0.7)
+    return model

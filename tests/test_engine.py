@@ -1,0 +1,221 @@
+"""The engines give what the float64 reference gives: energies, forces and every parameter gradient."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from conftest import random_model, random_molecule
+
+from schnet.data.structures import Structures, from_atoms
+from schnet.engine import FlatParameters, ReferenceEngine, make_engine, native
+from schnet.engine.inference import Predictor
+from schnet.engine.table import Grid, coefficients
+from schnet.errors import ConfigError, DataError
+
+needs_native = pytest.mark.skipif(native.unavailable() is not None, reason=f"native engine: {native.unavailable()}")
+ENGINES = [pytest.param("native", marks=needs_native), "table"]
+
+
+def molecules(count=9, seed=0, sizes=(1, 12)):
+    rng = np.random.default_rng(seed)
+    parts = [random_molecule(rng, int(n)) for n in rng.integers(*sizes, count)]
+    return Structures(np.concatenate([z for z, _ in parts]), np.concatenate([r for _, r in parts]), np.cumsum([0] + [len(z) for z, _ in parts]))
+
+
+def crystals():
+    a, b = bulk("Cu", "fcc", a=3.6), bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    c = bulk("CsCl", "cesiumchloride", a=4.1)
+    for atoms in (b, c):
+        atoms.rattle(0.15, seed=0)
+    return from_atoms([a, b, c], cutoff=5.0)
+
+
+def double_copy(model):
+    m = copy.deepcopy(model)
+    for p in m.parameters():
+        p.grad, p.data = None, p.data.clone()
+    return m.double()
+
+
+def evaluate(engine, flat, batch, g_e, g_f):
+    energy, forces = engine(batch, g_f is not None)
+    loss = (energy * g_e).sum() + (0 if g_f is None else (forces * g_f).sum())
+    flat.tensor.grad.zero_()
+    loss.backward()
+    return energy.detach().double(), None if g_f is None else forces.detach().double(), flat.tensor.grad.double().clone()
+
+
+def compare(data, engine, forces, tolerance=(2e-6, 6e-5, 6e-5), threads=1, **hyperparameters):
+    model = random_model(**hyperparameters)
+    exact = double_copy(model)
+    batch = data.batch(torch.arange(len(data)))
+    torch.manual_seed(1)
+    g_e = torch.randn(len(batch))
+    g_f = torch.randn(len(batch.positions), 3) if forces else None
+    reference = evaluate(ReferenceEngine(exact), FlatParameters(exact), batch.to(dtype=torch.float64), g_e.double(), g_f.double() if forces else None)
+    flat = FlatParameters(model)
+    result = evaluate(make_engine(model, flat, data.distance_range(), engine=engine, threads=threads), flat, batch, g_e, g_f)
+    for a, b, t in zip(result, reference, tolerance, strict=True):
+        if b is not None:
+            assert ((a - b).norm() / b.norm()).item() < t
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("features", [16, 32, 48, 64, 128])
+@pytest.mark.parametrize("forces", [False, True])
+def test_molecules(engine, features, forces):
+    compare(molecules(), engine, forces, n_features=features)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("readout", ["sum", "mean"])
+@pytest.mark.parametrize("forces", [False, True])
+def test_crystals_with_images_of_themselves(engine, readout, forces):
+    compare(crystals(), engine, forces, (2e-6, 2e-4, 2e-4), cutoff=5.0, r_max=5.0, readout=readout)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_single_atoms_without_any_pair(engine):
+    data = Structures(np.array([6, 8]), np.zeros((2, 3)), np.array([0, 1, 2]))
+    compare(data, engine, False)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_other_gaussians(engine):
+    compare(molecules(), engine, True, gamma=50.0, r_max=8.0, spacing=0.2)
+
+
+@needs_native
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads(threads):
+    compare(molecules(40), "native", True, threads=threads)
+
+
+@needs_native
+def test_same_threads_same_bits():
+    data, model = molecules(40), random_model()
+    flat = FlatParameters(model)
+    batch = data.batch(torch.arange(len(data)))
+    g = torch.ones(len(batch)), torch.ones(len(batch.positions), 3)
+    engine = make_engine(model, flat, data.distance_range(), engine="native", threads=2)
+    first, second = (evaluate(engine, flat, batch, *g) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("build", ["plain", "avx2", "avx512"])
+def test_every_build_of_this_machine(build, monkeypatch):
+    monkeypatch.setenv("SCHNET_NATIVE", build)
+    native.library.cache_clear()
+    try:
+        if native.unavailable():
+            pytest.skip(native.unavailable())
+        assert native.library().build == build
+        compare(molecules(), "native", True, n_features=48)
+    finally:
+        monkeypatch.undo()
+        native.library.cache_clear()
+
+
+def test_fallback_when_there_is_no_native_engine(monkeypatch):
+    monkeypatch.setenv("SCHNET_NATIVE", "off")
+    native.library.cache_clear()
+    try:
+        data, model = molecules(), random_model()
+        assert make_engine(model, FlatParameters(model), data.distance_range()).name == "table"
+        with pytest.raises(ConfigError, match="disabled"):
+            make_engine(model, FlatParameters(model), data.distance_range(), engine="native")
+    finally:
+        monkeypatch.undo()
+        native.library.cache_clear()
+
+
+def test_dipole_readout_falls_back():
+    data, model = molecules(), random_model(readout="dipole")
+    assert "native" not in make_engine(model, FlatParameters(model), data.distance_range()).name
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_distances_outside_the_table_are_refused(engine):
+    model = random_model()
+    e = make_engine(model, FlatParameters(model), (1.0, 3.0), engine=engine)
+    far = Structures(np.array([1, 1]), np.array([[0, 0, 0], [4.0, 0, 0]]), np.array([0, 2])).batch(torch.tensor([0]))
+    with pytest.raises(DataError, match="outside"):
+        e(far, True)
+    with pytest.raises(DataError, match="outside"):
+        e.evaluate(far, False)
+
+
+def test_frozen_table_is_as_good_as_the_float32_network():
+    """Filters by the polynomials of the inference table against the float64 network, over the whole range."""
+    model = random_model(n_features=64)
+    grid = Grid((0.5, 12.0), native.FROZEN_SPACING)
+    d = torch.linspace(0.5, 12.0, 4001, dtype=torch.float64)
+    u = (d - grid.lo) / grid.h
+    k = u.floor().long()
+    powers = torch.stack([(u - k).float() ** n for n in range(6)], 1)
+    table = coefficients(model, grid)
+    exact = double_copy(model)
+    for block32, block64, rows in zip(model.interactions, exact.interactions, table, strict=True):
+        truth = block64.filter_network(exact.radial_basis(d))
+        by_table = torch.einsum("pm,pmf->pf", powers, rows[k]).double()
+        by_network = block32.filter_network(model.radial_basis(d.float())).double()
+        assert (by_table - truth).norm() <= 1.2 * (by_network - truth).norm()
+
+
+@needs_native
+def test_predictor_extends_its_table():
+    model = random_model()
+    model.eval()
+    near, far = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]]), Atoms("H2", [[0, 0, 0], [0, 0, 9.0]])
+    predictor, reference = Predictor(model), Predictor(double_copy(model), engine="reference")
+    for atoms in (near, far, near):
+        e, f = predictor(from_atoms([atoms]).batch(torch.tensor([0])), True)
+        e2, f2 = reference(from_atoms([atoms], dtype=torch.float64).batch(torch.tensor([0])), True)
+        assert e.item() == pytest.approx(e2.item(), rel=1e-6) and f.numpy() == pytest.approx(f2.numpy(), abs=1e-5)
+    with pytest.raises(DataError, match="same place"):
+        predictor(from_atoms([Atoms("H2", np.zeros((2, 3)))]).batch(torch.tensor([0])), True)
+
+
+def test_two_hundred_steps_side_by_side():
+    """Adam steps with the fastest engine and the reference stay together."""
+    data = molecules(64, sizes=(4, 10))
+    target = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    results = []
+    for engine in ("auto", "reference"):
+        model = random_model()
+        flat = FlatParameters(model)
+        e = make_engine(model, flat, data.distance_range(), engine=engine)
+        optimiser = torch.optim.Adam([flat.tensor], lr=1e-4, fused=True)
+        for step in range(200):
+            index = (torch.arange(16) + 16 * step) % 64
+            flat.tensor.grad.zero_()
+            energy, forces = e(data.batch(index), True)
+            ((energy - target[index]).square().mean() + 0.1 * forces.square().mean()).backward()
+            optimiser.step()
+        e.refresh()
+        results.append(e.evaluate(data.batch(torch.arange(64)), False)[0].double())
+    spread = results[1].std()
+    assert ((results[0] - results[1]).abs().max() / spread).item() < 5e-3
+
+
+@needs_native
+def test_energy_is_conserved():
+    """1,000 NVE steps with the inference engine on a trained-like smooth model."""
+    from ase import units
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+    from ase.md.verlet import VelocityVerlet
+
+    from schnet.simulation.calculator import SchNetCalculator
+
+    model = random_model(scale=0.2).eval()
+    model.unit, model.target = "eV", "energy"
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = SchNetCalculator(model)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=300, rng=np.random.default_rng(0))
+    dynamics = VelocityVerlet(atoms, 0.2 * units.fs)
+    start = atoms.get_total_energy()
+    dynamics.run(1000)
+    assert abs(atoms.get_total_energy() - start) < 2e-3
