@@ -48,8 +48,8 @@ def save_model(path, model, *, target: str, unit: str, force_unit: str | None = 
         force_unit=force_unit,
         provenance=provenance or {},
     )
-    with atomic(path) as temporary:
-        torch.save(content, temporary)
+    with atomic(path) as temporary, open(temporary, "wb") as f:  # given a path, torch would store its name
+        torch.save(content, f)
 
 
 def read_model_file(path) -> dict:

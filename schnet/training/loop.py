@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
 import math
 import os
@@ -64,7 +65,8 @@ def loss_function(spec: RunSpec, batch, energy, forces, target, target_forces):
 
 def normalise(model, data: Structures, spec: RunSpec, atomrefs):
     """Set scale and offsets from the training split: mean and standard deviation of the target without
-    atom references, per atom for summed properties (protocol: what the authors' code adds to the paper)."""
+    atom references, per atom for summed properties (as in the authors' code). With ``output_scale: forces``
+    the scale is the standard deviation of the force components instead (times 1 Å)."""
     target = data.properties[spec.target]
     readout = model.hyperparameters.readout
     refs = torch.zeros(100, dtype=torch.float64, device=target.device)
@@ -79,7 +81,11 @@ def normalise(model, data: Structures, spec: RunSpec, atomrefs):
         values = (target - total) / counts
     else:
         values = target
-    std = float(values.std(correction=0)) if len(values) > 1 else 0.0
+    if spec.output_scale == "forces" and spec.forces:
+        values_scale = data.properties[spec.forces]
+    else:
+        values_scale = values
+    std = float(values_scale.std(correction=0)) if len(values) > 1 else 0.0
     model.set_offsets(scale=std if std > 1e-12 else 1.0, mean=float(values.mean()), atomrefs=refs)
 
 
@@ -253,14 +259,17 @@ class Trainer:
         write_text(self.out / "history.csv", text.getvalue())
 
     # ---- checkpoints -------------------------------------------------------------------------
-    def identity(self) -> dict:
+    def settings(self) -> str:
+        """The run without its paths, as text that does not depend on the order of keys."""
+        return json.dumps({k: v for k, v in self.spec.to_dict().items() if k not in ("data", "split", "scale")}, sort_keys=True)
+
+    def identity(self) -> str:
         """What must not change between a checkpoint and its continuation."""
-        spec = {k: v for k, v in self.spec.to_dict().items() if k not in ("data", "split", "scale")}
-        return {"spec": spec, "data": self.store.digest, "split": self.split_digest}
+        return f"{self.settings()} {self.store.digest} {self.split_digest}"
 
     def state(self) -> dict:
         return {
-            "identity": repr(self.identity()),
+            "identity": self.identity(),
             "step": self.step,
             "seconds": self.seconds,
             "flat": self.flat.tensor.detach(),
@@ -277,8 +286,8 @@ class Trainer:
         }
 
     def save_checkpoint(self):
-        with atomic(self.out / "checkpoint.pt") as temporary:
-            torch.save(self.state(), temporary)
+        with atomic(self.out / "checkpoint.pt") as temporary, open(temporary, "wb") as f:
+            torch.save(self.state(), f)
 
     def restore(self) -> bool:
         """Continue from the checkpoint in the run directory, if there is one.
@@ -292,7 +301,7 @@ class Trainer:
             state = torch.load(path, map_location=self.device, weights_only=True)
         except Exception as error:
             raise TrainingError(f"{path}: cannot be read ({str(error).splitlines()[0][:100]}); delete it to start anew") from error
-        if state.get("identity") != repr(self.identity()):
+        if state.get("identity") != self.identity():
             raise TrainingError(f"{path}: belongs to a training with other settings, data or split; delete it to start anew")
         self.optimiser.load_state_dict(state["optimiser"])
         with torch.no_grad():
@@ -406,7 +415,7 @@ class Trainer:
             unit=prop.unit,
             force_unit=store.properties[spec.forces].unit if spec.forces else None,
             # only what is the same for the same run: model.pt is reproducible bit for bit
-            provenance={"run": repr({k: v for k, v in spec.to_dict().items() if k not in ("data", "split")}), "data": store.digest, "split": self.split_digest, "steps": self.step},
+            provenance={"run": self.settings(), "data": store.digest, "split": self.split_digest, "steps": self.step},
             alternatives={k: v for k, v in states.items() if k != self.selected},
         )
         write_yaml(self.out / "run.yaml", run)

@@ -16,7 +16,8 @@ class RunSpec:
     target: the property; forces: name of the force property or None. loss: ``paper`` (Eq. 5: rho ΔE² +
     |ΔF|²/n), or ``tf_code`` (half the batch sum of rho ΔE² + |ΔF|²). schedule: ``exponential``
     lr · 0.96^(step/100,000), ``short`` (lr for 75 % of the run, then geometrically to lr_final) or
-    ``sgdr`` (cosine with warm restarts, period doubling). ema: decay of the weight average, 0 = none.
+    ``sgdr`` (cosine with warm restarts, period doubling). ema: decay of the weight average, 0 = none. output_scale: what the network's output is
+    scaled by, the spread of the target (per atom) or, when trained on forces, of the force components.
     """
 
     dataset: str
@@ -43,6 +44,7 @@ class RunSpec:
     ema: float = 0.0
     gradient_clipping: float | None = None
     atomrefs: bool = True
+    output_scale: str = "energy"
     tf32: bool = False
     compile: bool = False
     engine: str = "auto"
@@ -52,6 +54,8 @@ class RunSpec:
     def __post_init__(self):
         if self.protocol not in PROTOCOLS:
             raise ConfigError(f"protocol: {self.protocol!r} is none of {', '.join(PROTOCOLS)}")
+        if self.output_scale not in ("energy", "forces"):
+            raise ConfigError(f"output_scale: {self.output_scale!r} is neither energy nor forces")
         if self.loss not in ("paper", "tf_code"):
             raise ConfigError(f"loss: {self.loss!r} is neither paper nor tf_code")
         if self.schedule not in ("exponential", "short", "sgdr"):
@@ -65,7 +69,7 @@ class RunSpec:
 PROTOCOL_SETTINGS = {
     "paper": {"loss": "paper", "schedule": "exponential", "learning_rate": 1e-3, "ema": 0.0},
     "tf_code": {"loss": "tf_code", "schedule": "exponential", "learning_rate": 1e-3, "ema": 0.0, "validation_interval": 5000},
-    "short": {"loss": "paper", "schedule": "short", "learning_rate": 1e-3, "learning_rate_final": 1e-5, "ema": 0.999},
+    "short": {"loss": "paper", "schedule": "short", "learning_rate": 1e-3, "learning_rate_final": 1e-5, "ema": 0.999, "output_scale": "forces"},
 }
 
 
