@@ -144,7 +144,14 @@ def import_tf(args):
     from schnet.models.tf_import import import_tf
 
     model, arguments = import_tf(args.folder)
-    save_model(args.output, model, target="energy", unit="kcal/mol", force_unit="kcal/mol/Å", provenance={"released model": Path(args.folder).name, "arguments": repr(arguments)})
+    save_model(
+        args.output,
+        model,
+        target="energy",
+        unit="kcal/mol",
+        force_unit="kcal/mol/Å",
+        provenance={"released model": Path(args.folder).name, "arguments": repr(arguments)},
+    )
     p = model.hyperparameters
     print(f"{args.output}: T={p.n_interactions}, F={p.n_features}, trained with rho={arguments.get('eweight')}")
 
@@ -190,6 +197,12 @@ def report(args):
     render(_project(args), args.output)
 
 
+def compare(args):
+    from schnet.compare import compare
+
+    compare(args.committed, args.regenerated, args.tolerance)
+
+
 def plan(args):
     from schnet.plan import show
 
@@ -211,7 +224,9 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
         p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
-    data = verbs.add_parser("data", help="fetch, convert, describe and show data sets").add_subparsers(dest="data_verb", required=True, metavar="VERB")
+    data = verbs.add_parser("data", help="fetch, convert, describe and show data sets").add_subparsers(
+        dest="data_verb", required=True, metavar="VERB"
+    )
     p = verb(data, "fetch", data_fetch, "download and verify the upstream files of a data set")
     p.add_argument("dataset")
     p.add_argument("folder", help="where the upstream files go")
@@ -282,6 +297,10 @@ def parser() -> argparse.ArgumentParser:
     p = verb(verbs, "report", report, "one HTML page with all tables, figures, runs and their cost")
     p.add_argument("output")
     configured(p)
+    p = verb(verbs, "compare", compare, "check regenerated tables against committed ones")
+    p.add_argument("committed", help="folder with table_*.csv")
+    p.add_argument("regenerated")
+    p.add_argument("--tolerance", type=float, default=2.0, help="largest factor between two values (default: 2)")
     p = verb(verbs, "plan", plan, "runs, steps, time and disk per table, before anything is started")
     configured(p)
     return main

@@ -66,7 +66,6 @@ class Project:
         return list(dict.fromkeys(r for cell in self.cells[experiment] for r in cell.runs))
 
 
-
 def load_config(values: dict | None = None, root: Path = ROOT) -> dict:
     """The configuration: defaults, or config.yaml, with ``values`` (command line) on top; validated."""
     values = dict(read_yaml(root / "config.yaml") if values is None else values)
@@ -163,7 +162,9 @@ def load_project(config: dict | None = None, root: Path = ROOT) -> Project:
 
 def _cell(project: Project, name: str, experiment: dict, row: dict, column: dict) -> Cell:
     config, scale = project.config, project.scale
-    wanted = merge({"protocol": "paper", "rho": 0.01, "architecture": "schnet", "model": {}}, experiment["run"], row.get("run", {}), column.get("run", {}))
+    wanted = merge(
+        {"protocol": "paper", "rho": 0.01, "architecture": "schnet", "model": {}}, experiment["run"], row.get("run", {}), column.get("run", {})
+    )
     dataset = wanted["dataset"]
     where = f"workflow/experiments/{name}.yaml: {row['key']}, {column['key']}"
     if dataset not in project.sources:

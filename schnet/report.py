@@ -38,10 +38,21 @@ def _runs(project: Project) -> str:
                 largest = values[metrics["target"]].get("largest")
                 if part.startswith("test") and largest:
                     small = values[metrics["target"]]["smallest"][0]
-                    extremes += f"{part}: largest error {largest[0]['id']} ({largest[0]['error']:+.3g}), smallest {small['id']} ({small['error']:+.1g}) "
+                    extremes += (
+                        f"{part}: largest error {largest[0]['id']} ({largest[0]['error']:+.3g}), smallest {small['id']} ({small['error']:+.1g}) "
+                    )
         code = "current" if where["code_digest"] == current else "older code"
         anchor = html.escape(run)
-        cells = [run, f"{result['steps']:,}", f"{result['training_seconds']:,.0f} s", f"{1000 * result['training_seconds'] / max(1, result['steps']):.2f} ms", f"{result['peak_memory_mb']:,} MB", result["engine"], where["gpu"] or where["cpu"], code]
+        cells = [
+            run,
+            f"{result['steps']:,}",
+            f"{result['training_seconds']:,.0f} s",
+            f"{1000 * result['training_seconds'] / max(1, result['steps']):.2f} ms",
+            f"{result['peak_memory_mb']:,} MB",
+            result["engine"],
+            where["gpu"] or where["cpu"],
+            code,
+        ]
         lines.append(f'<tr id="run-{anchor}">' + "".join(f"<td>{html.escape(str(c))}</td>" for c in cells) + "</tr>")
         text = (folder / "run.yaml").read_text(encoding="utf-8")
         details.append(f"<details><summary>{anchor}</summary><p>{html.escape(extremes)}</p><pre>{html.escape(text)}</pre></details>")
@@ -67,7 +78,9 @@ def render(project: Project, output):
         if picture.exists():
             code = base64.b64encode(picture.read_bytes()).decode()
             caption = html.escape(figures.caption(project, name))
-            parts.append(f"<section id='{name}'><figure><img alt='{caption}' src='data:image/png;base64,{code}'><figcaption>{caption}</figcaption></figure></section>")
+            parts.append(
+                f"<section id='{name}'><figure><img alt='{caption}' src='data:image/png;base64,{code}'><figcaption>{caption}</figcaption></figure></section>"
+            )
             contents.append((name, name.replace("_", " ")))
     parts.append(_runs(project))
     contents.append(("runs", "Runs"))

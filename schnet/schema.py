@@ -42,5 +42,7 @@ def validate(value, name: str, where):
         raise ConfigError(f"{at}unknown key {unknown!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"))
     if error.validator == "enum":
         near = get_close_matches(str(error.instance), [str(v) for v in error.validator_value], 1)
-        raise ConfigError(f"{at}{error.instance!r} is none of {', '.join(map(str, error.validator_value))}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise ConfigError(
+            f"{at}{error.instance!r} is none of {', '.join(map(str, error.validator_value))}" + (f"; did you mean {near[0]!r}?" if near else "")
+        )
     raise ConfigError(at + error.message)

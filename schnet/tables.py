@@ -46,7 +46,9 @@ def published(name: str | None) -> dict:
     if not name:
         return {}
     with open(ROOT / "workflow" / "published" / name, encoding="utf-8", newline="") as f:
-        return {(r["row"], r["column"]): (float(r["value"]), float(r["uncertainty"]) if r["uncertainty"] else None, r["unit"]) for r in csv.DictReader(f)}
+        return {
+            (r["row"], r["column"]): (float(r["value"]), float(r["uncertainty"]) if r["uncertainty"] else None, r["unit"]) for r in csv.DictReader(f)
+        }
 
 
 def _metric(metrics: dict, part: str, quantity: str, where):
@@ -107,12 +109,16 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
         if own:
             notes.append("Data from a mirror with checksums of its own, not the upstream files (a slice or revised labels): " + ", ".join(own) + ".")
         if any(r["run"]["protocol"] == "short" for r in runs):
-            notes.append("Protocol short: learning rate kept for three quarters of the run, then lowered; averaged weights (EMA) are the model. Raw weights are in the JSON and CSV files.")
+            notes.append(
+                "Protocol short: learning rate kept for three quarters of the run, then lowered; averaged weights (EMA) are the model. Raw weights are in the JSON and CSV files."
+            )
         if any(r["run"]["protocol"] == "tf_code" for r in runs):
             notes.append("Protocol tf_code: loss and validation as in the authors' code.")
         older = [r for r in runs if r["provenance"]["code_digest"] != provenance.code_digest()]
         if older:
-            notes.append(f"{len(older)} of {len(runs)} runs were made by an older version of the training code; `snakemake --forcerun train` trains again.")
+            notes.append(
+                f"{len(older)} of {len(runs)} runs were made by an older version of the training code; `snakemake --forcerun train` trains again."
+            )
     approximate = set(project.scale.get("approximate", ())) & {c.row for c in cells}
     if approximate:
         notes.append(f"Only approximated in the demo's data: {', '.join(sorted(approximate))}.")
@@ -172,7 +178,17 @@ def grid(project: Project, name: str, cells: list[Entry]):
                 def scaled(x, f=f):
                     return None if x is None else x * f
 
-                e = Entry(e.row, e.column, unit or e.unit, scaled(e.measured), scaled(e.error), e.repeats, scaled(e.printed), scaled(e.printed_error), e.quoted)
+                e = Entry(
+                    e.row,
+                    e.column,
+                    unit or e.unit,
+                    scaled(e.measured),
+                    scaled(e.error),
+                    e.repeats,
+                    scaled(e.printed),
+                    scaled(e.printed_error),
+                    e.quoted,
+                )
                 if e.printed is not None and unit and unit != row.get("unit"):
                     e.printed = float(f"{e.printed:.3g}")
                 if column.get("quoted"):
@@ -247,13 +263,45 @@ def render(project: Project, name: str, stem):
     stem = Path(stem)
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["row", "column", "unit", "measured", "standard_error", "repeats", "printed", "printed_error", "difference", "raw_weights", "quoted", "missing"])
+    writer.writerow(
+        [
+            "row",
+            "column",
+            "unit",
+            "measured",
+            "standard_error",
+            "repeats",
+            "printed",
+            "printed_error",
+            "difference",
+            "raw_weights",
+            "quoted",
+            "missing",
+        ]
+    )
     for c in cells:
         shown = [None if v is None else f"{v:.6g}" for v in (c.measured, c.error)]
-        writer.writerow([c.row, c.column, c.unit, *shown, c.repeats or None, c.printed, c.printed_error, None if c.difference is None else f"{c.difference:.4g}", None if c.raw is None else f"{c.raw:.6g}", c.quoted or None, c.missing or None])
+        writer.writerow(
+            [
+                c.row,
+                c.column,
+                c.unit,
+                *shown,
+                c.repeats or None,
+                c.printed,
+                c.printed_error,
+                None if c.difference is None else f"{c.difference:.4g}",
+                None if c.raw is None else f"{c.raw:.6g}",
+                c.quoted or None,
+                c.missing or None,
+            ]
+        )
     write_text(stem.with_suffix(".csv"), text.getvalue())
     write_text(stem.with_suffix(".md"), _markdown(project, name, header, rows, notes))
     write_text(stem.with_suffix(".tex"), _latex(project, name, header, rows, notes))
     fragment = html_table(project, name, header, rows, notes, cells)
     write_text(stem.with_suffix(".html"), f"<!doctype html><meta charset='utf-8'><title>{name}</title>{fragment}\n")
-    write_json(stem.with_suffix(".json"), {"name": name, "scale": project.config["scale"], "header": header, "rows": rows, "notes": notes, "cells": [asdict(c) for c in cells]})
+    write_json(
+        stem.with_suffix(".json"),
+        {"name": name, "scale": project.config["scale"], "header": header, "rows": rows, "notes": notes, "cells": [asdict(c) for c in cells]},
+    )

@@ -43,7 +43,9 @@ def write_qm9(folder, texts, excluded=("3",)):
             info.size = len(text)
             tar.addfile(info, io.BytesIO(text.encode()))
     (folder / "uncharacterized.txt").write_text("header\n" + "".join(f"   {e}  CC  C\n" for e in excluded))
-    (folder / "atomref.txt").write_text("H 0.000000 -0.500273 -0.498857 -0.497912 -0.510927 2.981\nC 0.0 -37.846772 -37.845355 -37.844411 -37.861317 2.981\n")
+    (folder / "atomref.txt").write_text(
+        "H 0.000000 -0.500273 -0.498857 -0.497912 -0.510927 2.981\nC 0.0 -37.846772 -37.845355 -37.844411 -37.861317 2.981\n"
+    )
     return folder
 
 
@@ -159,7 +161,10 @@ def cif(atoms):
 
 def test_crystals_with_neighbours_and_isolated_atoms(tmp_path):
     lonely = bulk("Xe", "fcc", a=12.0)
-    items = [{"material_id": f"mp-{k}", "structure": cif(a), "formation_energy_per_atom": -0.1 * k} for k, a in enumerate((bulk("Cu"), lonely, bulk("NaCl", "rocksalt", a=5.6)))]
+    items = [
+        {"material_id": f"mp-{k}", "structure": cif(a), "formation_energy_per_atom": -0.1 * k}
+        for k, a in enumerate((bulk("Cu"), lonely, bulk("NaCl", "rocksalt", a=5.6)))
+    ]
     notes = materials_project.convert(write_crystals(tmp_path / "raw", items), tmp_path / "mp.h5", name="mp", about={}, cutoff=5.0)
     store = Store(tmp_path / "mp.h5")
     assert store.ids().tolist() == ["mp-0", "mp-2"] and notes["dropped: an atom without neighbour"] == 1
@@ -172,7 +177,12 @@ def test_crystals_with_neighbours_and_isolated_atoms(tmp_path):
 
 def test_crystals_that_cannot_be_meant(tmp_path):
     with pytest.raises(DataError, match="mp-9: CIF text"):
-        materials_project.convert(write_crystals(tmp_path / "a", [{"material_id": "mp-9", "structure": "data_x", "formation_energy_per_atom": 0}]), tmp_path / "m.h5", name="m", about={})
+        materials_project.convert(
+            write_crystals(tmp_path / "a", [{"material_id": "mp-9", "structure": "data_x", "formation_energy_per_atom": 0}]),
+            tmp_path / "m.h5",
+            name="m",
+            about={},
+        )
     flat = Structure("flat", np.array([29]), np.zeros((1, 3)), {}, cell=np.diag([3.0, 3.0, 0.0]))
     with pytest.raises(DataError, match="flat: the cell has no volume"):
         write_store(tmp_path / "m.h5", [flat], {}, name="m", cutoff=5.0)
@@ -292,7 +302,9 @@ def entry(server, *names, **more):
 def test_fetch_falls_through_urls_and_retries(server, tmp_path):
     server["files"]["/good"] = b"content"
     server["fail"] = 1
-    record = fetch_file("f", entry(server, "missing", "good", bytes=7, sha256=hashlib.sha256(b"content").hexdigest()), tmp_path, progress=False, wait=0.01)
+    record = fetch_file(
+        "f", entry(server, "missing", "good", bytes=7, sha256=hashlib.sha256(b"content").hexdigest()), tmp_path, progress=False, wait=0.01
+    )
     assert (tmp_path / "f").read_bytes() == b"content" and record["checksum_from"] == "workflow/sources.yaml"
     before = len(server["requests"])
     fetch_file("f", entry(server, "good", bytes=7), tmp_path, progress=False)

@@ -1,5 +1,6 @@
 """Training: resumes bit for bit, stops with reasons, does what the loss says."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -164,7 +165,9 @@ def test_learning_rates(toy_run):
     paper = make_spec(toy_run | {"protocol": "paper", "steps": 10**6})
     assert learning_rate(paper, 100_000) == pytest.approx(0.96e-3) and learning_rate(paper, 50_000) == pytest.approx(1e-3 * 0.96**0.5)
     short = make_spec(toy_run | {"steps": 1000})
-    assert learning_rate(short, 750) == 1e-3 and learning_rate(short, 875) == pytest.approx(1e-4) and learning_rate(short, 1000) == pytest.approx(1e-5)
+    assert (
+        learning_rate(short, 750) == 1e-3 and learning_rate(short, 875) == pytest.approx(1e-4) and learning_rate(short, 1000) == pytest.approx(1e-5)
+    )
     sgdr = make_spec(toy_run | {"schedule": "sgdr", "sgdr_period": 100})
     assert learning_rate(sgdr, 0) == learning_rate(sgdr, 100) == learning_rate(sgdr, 300) == 1e-3
     assert learning_rate(sgdr, 99) < 2e-5 and learning_rate(sgdr, 200) == pytest.approx(5.05e-4)
@@ -219,9 +222,18 @@ def test_atom_references_are_removed_and_added_back(tmp_path):
         z, offsets = h5["atomic_numbers"][:], h5["offsets"][:]
         refs = np.zeros(100)
         refs[[1, 6, 7, 8]] = -13.6, -1030.0, -1485.0, -2042.0
-        h5["properties/energy"][:] += np.array([refs[z[a:b]].sum() for a, b in zip(offsets[:-1], offsets[1:], strict=True)])
+        h5["properties/energy"][:] += np.array([refs[z[a:b]].sum() for a, b in itertools.pairwise(offsets)])
         h5["atomrefs/energy"] = refs
     save_split(tmp_path / "s.npz", store, make_split(store, n_train=40, n_validation=10, seed=0))
-    run = {"dataset": "toy", "data": str(store.path), "split": str(tmp_path / "s.npz"), "target": "energy", "model": {"n_interactions": 1, "n_features": 16}, "steps": 20, "validation_interval": 10, "batch_size": 8}
+    run = {
+        "dataset": "toy",
+        "data": str(store.path),
+        "split": str(tmp_path / "s.npz"),
+        "target": "energy",
+        "model": {"n_interactions": 1, "n_features": 16},
+        "steps": 20,
+        "validation_interval": 10,
+        "batch_size": 8,
+    }
     train(make_spec(run), tmp_path / "run", device="cpu")
     assert evaluate(tmp_path / "run")["parts"]["test"]["energy"]["mae"] < 5.0

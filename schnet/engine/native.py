@@ -41,7 +41,7 @@ def library():
     if plain is None:
         return "the C++ engine was not built (no compiler at install time?)"
     level = ctypes.CDLL(str(plain)).schnet_cpu_level()
-    names = [wanted] if wanted else [b for b in reversed(BUILDS[: level + 1])]
+    names = [wanted] if wanted else list(reversed(BUILDS[: level + 1]))
     if wanted and wanted not in BUILDS[: level + 1]:
         return f"SCHNET_NATIVE={wanted}: not a build this CPU runs ({', '.join(BUILDS[: level + 1])})"
     for name in names:
@@ -198,7 +198,7 @@ class FrozenEngine:
         d = batch.positions[batch.j.long()] - batch.positions[batch.i.long()]
         d = (d if batch.shift is None else d + batch.shift).norm(dim=1)
         lo, hi = (d.min().item(), d.max().item()) if len(d) else (0.0, 1.0)
-        if not lo > 1e-3 and len(d) or not hi < 1e4:
+        if (not lo > 1e-3 and len(d)) or not hi < 1e4:
             raise DataError("two atoms are at the same place, or a position is not a finite number")
         lo, hi = max(0.0, lo - 0.3), hi + 1.0
         if self.range is not None:

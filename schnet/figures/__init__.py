@@ -11,8 +11,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from schnet.errors import ConfigError
-from schnet.files import atomic, write_text
 from schnet.figures import embeddings, errors, learning
+from schnet.files import atomic, write_text
 from schnet.project import Project
 
 FIGURES = {

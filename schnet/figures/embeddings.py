@@ -26,7 +26,7 @@ GROUPS = {
 def principal_components(x: np.ndarray, n: int = 2):
     """Scores [m, n] on the leading principal components of the rows of x, and the variance they explain [n]."""
     centred = x - x.mean(0)
-    u, s, vt = np.linalg.svd(centred, full_matrices=False)
+    _u, s, vt = np.linalg.svd(centred, full_matrices=False)
     vt = vt * np.sign(vt[np.arange(len(vt)), np.abs(vt).argmax(1)])[:, None]  # a sign that does not depend on LAPACK
     return centred @ vt[:n].T, (s**2 / (s**2).sum())[:n]
 
@@ -55,7 +55,15 @@ def embedding_pca(project):
     if len(elements) < 3:
         raise DataError(f"{store.path}: {len(elements)} elements only, no principal components to draw")
     scores, explained = principal_components(model.embedding.weight[elements].double().numpy())
-    data = pd.DataFrame({"element": [chemical_symbols[z] for z in elements], "atomic_number": elements, "group": [group_of.get(z, "other") for z in elements], "pc1": scores[:, 0], "pc2": scores[:, 1]})
+    data = pd.DataFrame(
+        {
+            "element": [chemical_symbols[z] for z in elements],
+            "atomic_number": elements,
+            "group": [group_of.get(z, "other") for z in elements],
+            "pc1": scores[:, 0],
+            "pc2": scores[:, 1],
+        }
+    )
     data["run"] = run
     figure, ax = plt.subplots(figsize=(5.2, 4.0))
     for k, (group, part) in enumerate(data.groupby("group", sort=True)):

@@ -21,13 +21,31 @@ def learning_curves(project):
     rows = []
     for e in entries(project, "figure_3"):
         n = [read_yaml(project.results / "runs" / r / "run.yaml")["result"]["n_train"] for r in e.runs]
-        rows.append({"T": e.column.removeprefix("T"), "paper_n": int(e.row.removeprefix("n")), "n_train": n[0] if n else None, "mae_eV": e.measured, "standard_error_eV": e.error, "printed_eV": e.printed})
+        rows.append(
+            {
+                "T": e.column.removeprefix("T"),
+                "paper_n": int(e.row.removeprefix("n")),
+                "n_train": n[0] if n else None,
+                "mae_eV": e.measured,
+                "standard_error_eV": e.error,
+                "printed_eV": e.printed,
+            }
+        )
     data = pd.DataFrame(rows)
     figure, ax = plt.subplots(figsize=(4.6, 3.4))
     at_scale = data["n_train"].dropna().astype(int).tolist() == data.loc[data["n_train"].notna(), "paper_n"].tolist()
     for k, column in enumerate(experiment["columns"]):
         part = data[(data["T"] == str(column["value"])) & data["mae_eV"].notna()].sort_values("n_train")
-        ax.errorbar(part["n_train"], part["mae_eV"], part["standard_error_eV"].fillna(0), label=f"T = {column['value']}", color=colours[k], marker=markers[k], capsize=2, ls=["-", "--", "-.", ":"][k % 4])
+        ax.errorbar(
+            part["n_train"],
+            part["mae_eV"],
+            part["standard_error_eV"].fillna(0),
+            label=f"T = {column['value']}",
+            color=colours[k],
+            marker=markers[k],
+            capsize=2,
+            ls=["-", "--", "-.", ":"][k % 4],
+        )
         printed = data[(data["T"] == str(column["value"])) & data["printed_eV"].notna()]
         if at_scale and len(printed):
             ax.plot(printed["paper_n"], printed["printed_eV"], color=colours[k], marker=markers[k], mfc="none", ls="none", ms=9)
@@ -51,7 +69,9 @@ def training_curves(project):
             panels.setdefault("/".join(run.split("/")[:2]), []).append((run, pd.read_csv(path)))
     columns = 4
     count = max(1, len(panels))
-    figure, axes = plt.subplots(math.ceil(count / columns), columns, figsize=(11, 2.0 * math.ceil(count / columns)), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        math.ceil(count / columns), columns, figsize=(11, 2.0 * math.ceil(count / columns)), squeeze=False, layout="constrained"
+    )
     frames = []
     for ax, (title, histories) in zip(axes.flat, sorted(panels.items()), strict=False):
         for k, (run, history) in enumerate(histories):

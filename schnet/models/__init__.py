@@ -30,7 +30,9 @@ def build(name: str, hyperparameters: dict):
     for key in hyperparameters:
         if key not in known:
             near = get_close_matches(key, known, 1)
-            raise ConfigError(f"model: unknown hyper-parameter {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"))
+            raise ConfigError(
+                f"model: unknown hyper-parameter {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+            )
     return cls(parameters(**hyperparameters))
 
 

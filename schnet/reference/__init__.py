@@ -29,6 +29,4 @@ def generate(dataset: str, kind: str, folder, *, workers: int = 1, model: str | 
     if kind == "c20" and model:
         options["model"] = model
     method, files = maker(dataset, folder, workers=workers, **options)
-    return [
-        {"file": f.name, "url": method, "bytes": f.stat().st_size, "sha256": file_digest(f), "checksum_from": "made here"} for f in files
-    ]
+    return [{"file": f.name, "url": method, "bytes": f.stat().st_size, "sha256": file_digest(f), "checksum_from": "made here"} for f in files]

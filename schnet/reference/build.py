@@ -103,7 +103,9 @@ def _carboxyl(atoms, heavy: int):
 def _naphthalene():
     a = 1.40
     x = a * np.sqrt(3) / 2
-    carbon = np.array([[0, a / 2], [0, -a / 2], [x, a], [2 * x, a / 2], [2 * x, -a / 2], [x, -a], [-x, a], [-2 * x, a / 2], [-2 * x, -a / 2], [-x, -a]])
+    carbon = np.array(
+        [[0, a / 2], [0, -a / 2], [x, a], [2 * x, a / 2], [2 * x, -a / 2], [x, -a], [-x, a], [-2 * x, a / 2], [-2 * x, -a / 2], [-x, -a]]
+    )
     centre = np.where(carbon[:, :1] >= 0, 1, -1) * np.array([x, 0])
     out = (carbon - centre)[2:] / a
     hydrogen = carbon[2:] + 1.09 * out

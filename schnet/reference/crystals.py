@@ -53,7 +53,15 @@ def make(dataset: str, folder, *, workers: int = 1, crystals: int = 340, seed: i
         atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
         energy = (_energy(atoms) - sum(reference[s] for s in atoms.get_chemical_symbols())) / len(atoms)
         structure = AseAtomsAdaptor.get_structure(Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True))
-        items.append({"material_id": f"emt-{len(items) + 1}", "structure": str(structure.to(fmt="cif")), "graph": None, "formation_energy_per_atom": energy, "band_gap": None})
+        items.append(
+            {
+                "material_id": f"emt-{len(items) + 1}",
+                "structure": str(structure.to(fmt="cif")),
+                "graph": None,
+                "formation_energy_per_atom": energy,
+                "band_gap": None,
+            }
+        )
     path = Path(folder) / "mp.2018.6.1.json.zip"
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("mp.2018.6.1.json", json.dumps(items))

@@ -110,7 +110,10 @@ def characterize(task):
         *rotation, dipole * DEBYE, alpha, homo, lumo, lumo - homo, r2, thermo["zpve"] * ha,
         thermo["U0"] * ha, thermo["U"] * ha, thermo["H"] * ha, thermo["G"] * ha, thermo["Cv"],
     ]  # fmt: skip
-    lines = [str(len(atoms)), f"gdb {number}\t" + "\t".join(f"{v:.7g}" if k not in (10, 11, 12, 13, 9) else f"{v:.8f}" for k, v in enumerate(values)) + "\t"]
+    lines = [
+        str(len(atoms)),
+        f"gdb {number}\t" + "\t".join(f"{v:.7g}" if k not in (10, 11, 12, 13, 9) else f"{v:.8f}" for k, v in enumerate(values)) + "\t",
+    ]
     for symbol, r, q in zip(atoms.get_chemical_symbols(), atoms.positions, charges, strict=True):
         lines.append(f"{symbol}\t" + "\t".join(_mathematica(x) for x in r) + f"\t{_mathematica(q)}")
     lines.append("\t".join(f"{v * 8065.544:.4f}" for v in vibrations))
@@ -125,7 +128,12 @@ def _mathematica(x: float) -> str:
 
 
 def _atomrefs() -> str:
-    lines = ["Ref. energies of elements", "=" * 80, "Element    ZPVE         U (0 K)      U (298.15 K)    H (298.15 K)    G (298.15 K)     CV", "=" * 80]
+    lines = [
+        "Ref. energies of elements",
+        "=" * 80,
+        "Element    ZPVE         U (0 K)      U (298.15 K)    H (298.15 K)    G (298.15 K)     CV",
+        "=" * 80,
+    ]
     kt = units.kB * TEMPERATURE / xtb.HARTREE_EV
     for z, uhf in ((1, 1), (6, 2), (7, 3), (8, 2), (9, 1)):
         e = float(xtb.single_point([z], [[0.0, 0, 0]], uhf=uhf).singlepoint().get("energy"))
@@ -139,7 +147,7 @@ def make(dataset: str, folder, *, workers: int, molecules: int = 360, seed: int 
     start = candidates(molecules, seed)
     tasks = [(k + 1, atoms, k + 1 < len(start)) for k, atoms in enumerate(start)]
     with ProcessPoolExecutor(workers) as pool:
-        results = [r for r in pool.map(characterize, tasks, chunksize=4)]
+        results = list(pool.map(characterize, tasks, chunksize=4))
     archive = folder / "dsgdb9nsd.xyz.tar.bz2"
     rejected = []
     with atomic(archive) as temporary, tarfile.open(temporary, "w:bz2") as tar:

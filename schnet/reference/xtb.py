@@ -44,7 +44,11 @@ def single_point(numbers, bohr, field=None, uhf: int | None = None):
     """A quiet tblite calculator; field: homogeneous electric field [3] in atomic units."""
     from tblite.interface import Calculator as Tblite
 
-    c = Tblite("GFN2-xTB", np.asarray(numbers), np.asarray(bohr), uhf=uhf) if uhf is not None else Tblite("GFN2-xTB", np.asarray(numbers), np.asarray(bohr))
+    c = (
+        Tblite("GFN2-xTB", np.asarray(numbers), np.asarray(bohr), uhf=uhf)
+        if uhf is not None
+        else Tblite("GFN2-xTB", np.asarray(numbers), np.asarray(bohr))
+    )
     c.set("verbosity", 0)
     if field is not None:
         from tblite.library import ffi

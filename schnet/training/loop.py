@@ -118,9 +118,7 @@ class Trainer:
         self.flat = FlatParameters(self.model)
         lo, hi = self.train.distance_range()
         lo2, hi2 = self.validation.distance_range()
-        self.engine = make_engine(
-            self.model, self.flat, (min(lo, lo2), max(hi, hi2)), engine=spec.engine, threads=threads, device=self.device
-        )
+        self.engine = make_engine(self.model, self.flat, (min(lo, lo2), max(hi, hi2)), engine=spec.engine, threads=threads, device=self.device)
         if spec.compile:
             if not self.engine.name.startswith("reference") or spec.forces:
                 raise ConfigError("compile: applies to engine: reference without forces only (no double backward through compiled code)")
@@ -182,7 +180,9 @@ class Trainer:
             return
         ids = self.store.ids(self.train_ids[indices[:5].cpu().numpy()])
         what = "is not a number" if not math.isfinite(value) else f"diverged to {value:.3g}"
-        raise TrainingError(f"{self.out}: the loss {what} at step {self.step}, batch of {', '.join(ids)}, …; lower the learning rate or set gradient_clipping")
+        raise TrainingError(
+            f"{self.out}: the loss {what} at step {self.step}, batch of {', '.join(ids)}, …; lower the learning rate or set gradient_clipping"
+        )
 
     # ---- validation --------------------------------------------------------------------------
     def evaluate(self, data: Structures) -> dict[str, float]:

@@ -15,7 +15,14 @@ RESULTS = str(PROJECT.results)
 DATA = str(PROJECT.data)
 RESOLVED = f"{RESULTS}/config.json"
 TABLES = [name for name in PROJECT.experiments if name.startswith("table")]
-FIGURES = ["figure_3", "figure_4", "figure_9", "figure_10", "training_curves", "predicted_true"]
+FIGURES = [
+    "figure_3",
+    "figure_4",
+    "figure_9",
+    "figure_10",
+    "training_curves",
+    "predicted_true",
+]
 RUN_FILES = ["model.pt", "run.yaml", "history.csv"]
 
 
@@ -37,10 +44,10 @@ def rendered_runs(names):
 rule resolve:
     output:
         RESOLVED,
-    params:
-        config=json.dumps(PROJECT.config, sort_keys=True),
     log:
         f"{RESULTS}/logs/resolve.log",
     localrule: True
+    params:
+        config=json.dumps(PROJECT.config, sort_keys=True),
     shell:
         "schnet resolve --config {params.config:q} {output} 2> {log}"

@@ -2,8 +2,12 @@
 
 
 def raw_manifest(wildcards):
-    derived = "derived_from" in PROJECT.sources[wildcards.dataset] and not is_made(wildcards.dataset)
-    return f"{DATA}/raw/{wildcards.dataset}/{'distilled/' if derived else ''}sources.json"
+    derived = "derived_from" in PROJECT.sources[wildcards.dataset] and not is_made(
+        wildcards.dataset
+    )
+    return (
+        f"{DATA}/raw/{wildcards.dataset}/{'distilled/' if derived else ''}sources.json"
+    )
 
 
 rule convert:
@@ -11,13 +15,17 @@ rule convert:
         raw_manifest,
     output:
         f"{DATA}/{{dataset}}.h5",
-    params:
-        folder=lambda w, input: os.path.dirname(input[0]),
-        approximate=lambda w: "--approximate " + ",".join(PROJECT.scale["approximate"]) if PROJECT.scale.get("approximate") else "",
     log:
         f"{DATA}/logs/convert_{{dataset}}.log",
     resources:
         mem_mb=2000,
         runtime=240,
+    params:
+        folder=lambda w, input: os.path.dirname(input[0]),
+        approximate=lambda w: (
+            "--approximate " + ",".join(PROJECT.scale["approximate"])
+            if PROJECT.scale.get("approximate")
+            else ""
+        ),
     shell:
         "schnet data convert {wildcards.dataset} {params.folder} {output} {params.approximate} > {log} 2>&1"

@@ -7,14 +7,14 @@ rule evaluate:
     output:
         f"{RESULTS}/runs/{{run}}/metrics.json",
         f"{RESULTS}/runs/{{run}}/predictions.h5",
-    params:
-        folder=lambda w: f"{RESULTS}/runs/{w.run}",
-        device=TRAINING_DEVICE,
     log:
         f"{RESULTS}/logs/evaluate/{{run}}.log",
     threads: PROJECT.config["threads"]
     resources:
         mem_mb=lambda w, attempt: scale_resource("mem_mb", 4000) * attempt,
         runtime=60,
+    params:
+        folder=lambda w: f"{RESULTS}/runs/{w.run}",
+        device=TRAINING_DEVICE,
     shell:
         "OMP_NUM_THREADS={threads} schnet evaluate {params.folder} --threads {threads} --device {params.device} > {log} 2>&1"

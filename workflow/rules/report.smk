@@ -7,7 +7,9 @@ rule report:
         tables=expand(f"{RESULTS}/tables/{{table}}.json", table=TABLES),
         figures=expand(f"{RESULTS}/figures/{{figure}}.png", figure=FIGURES),
     output:
-        report(f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"),
+        report(
+            f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"
+        ),
     log:
         f"{RESULTS}/logs/report.log",
     localrule: True

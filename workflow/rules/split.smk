@@ -10,12 +10,14 @@ rule split:
         f"{DATA}/{{dataset}}.h5",
     output:
         f"{RESULTS}/splits/{{dataset}}/{{split}}.npz",
-    params:
-        options=lambda w: "--n-train {n_train} --n-validation {n_validation} --seed {seed} --strategy {strategy}".format(**split_of(w)),
     log:
         f"{RESULTS}/logs/split_{{dataset}}_{{split}}.log",
     resources:
         mem_mb=1500,
         runtime=20,
+    params:
+        options=lambda w: "--n-train {n_train} --n-validation {n_validation} --seed {seed} --strategy {strategy}".format(
+            **split_of(w)
+        ),
     shell:
         "schnet split {input} {output} {params.options} > {log} 2>&1"

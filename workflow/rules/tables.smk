@@ -18,13 +18,13 @@ rule table:
             category="Tables",
             labels={"table": "{table}"},
         ),
-    wildcard_constraints:
-        table="|".join(TABLES),
-    params:
-        stem=lambda w: f"{RESULTS}/tables/{w.table}",
     log:
         f"{RESULTS}/logs/{{table}}.log",
+    wildcard_constraints:
+        table="|".join(TABLES),
     localrule: True
+    params:
+        stem=lambda w: f"{RESULTS}/tables/{w.table}",
     shell:
         "schnet table {wildcards.table} --config {input.config} --output {params.stem} > {log} 2>&1"
 

@@ -8,16 +8,16 @@ rule train:
         split=lambda w: PROJECT.runs[w.run]["split"],
     output:
         [f"{RESULTS}/runs/{{run}}/{name}" for name in RUN_FILES],
-    params:
-        run=lambda w: json.dumps(PROJECT.runs[w.run], sort_keys=True),
-        folder=lambda w: f"{RESULTS}/runs/{w.run}",
-        device=TRAINING_DEVICE,
     log:
         f"{RESULTS}/logs/train/{{run}}.log",
     threads: PROJECT.config["threads"]
     resources:
         mem_mb=lambda w, attempt: scale_resource("mem_mb", 4000) * attempt,
         runtime=lambda w, attempt: scale_resource("runtime", 240) * attempt,
+    params:
+        run=lambda w: json.dumps(PROJECT.runs[w.run], sort_keys=True),
+        folder=lambda w: f"{RESULTS}/runs/{w.run}",
+        device=TRAINING_DEVICE,
     shell:
         "OMP_NUM_THREADS={threads} schnet train {params.run:q} --output {params.folder} "
         "--threads {threads} --device {params.device} 2> {log}"
