@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
+import yaml
+
 from schnet.data.fetch import missing_in_mirror
 from schnet.errors import ConfigError
 from schnet.files import read_yaml
@@ -69,8 +71,17 @@ class Project:
 def load_config(values: dict | None = None, root: Path = ROOT) -> dict:
     """The configuration: defaults, or config.yaml, with ``values`` (command line) on top; validated."""
     values = dict(read_yaml(root / "config.yaml") if values is None else values)
+    if values.get("run"):  # --config run='{ema: 0.999}' arrives with all values as text
+        values["run"] = _typed(values["run"])
     validate(values, "config", "config.yaml")
     return {**_DEFAULT_CONFIG, **{k: v for k, v in values.items() if v is not None or k in ("mirror",)}}
+
+
+def _typed(value):
+    """Text inside a dictionary as the YAML it is."""
+    if isinstance(value, dict):
+        return {k: _typed(v) for k, v in value.items()}
+    return yaml.safe_load(value) if isinstance(value, str) else value
 
 
 def load_scale(name: str, root: Path = ROOT) -> dict:

@@ -19,7 +19,7 @@ rule convert:
         f"{DATA}/logs/convert_{{dataset}}.log",
     resources:
         mem_mb=2000,
-        runtime=240,
+        runtime=lambda w: min(240, scale_resource("runtime", 240)),
     params:
         folder=lambda w, input: os.path.dirname(input[0]),
         approximate=lambda w: (

@@ -12,7 +12,7 @@ rule evaluate:
     threads: PROJECT.config["threads"]
     resources:
         mem_mb=lambda w, attempt: scale_resource("mem_mb", 4000) * attempt,
-        runtime=60,
+        runtime=lambda w: min(120, scale_resource("runtime", 120)),
     params:
         folder=lambda w: f"{RESULTS}/runs/{w.run}",
         device=TRAINING_DEVICE,

@@ -1,0 +1,212 @@
+"""`snakemake --cores all --profile slurm` on a real one-node SLURM, started here on loopback, and its accidents."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.skipif(
+    not all(shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin") for tool in ("slurmctld", "slurmd", "munged", "sbatch")),
+    reason="SLURM (slurm-wlm, munge) is not installed",
+)
+PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
+TARGETS = ["table_2", "figure_4", "figure_10"]  # every kind of rule
+
+
+def _free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One node with two made-up GPUs, no accounting database, everything as the present user."""
+    import getpass
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    folder.chmod(0o755)
+    for name in ("state", "spool", "bin"):
+        (folder / name).mkdir()
+    host = socket.gethostname().split(".")[0]
+    user = getpass.getuser()
+    (folder / "munge").mkdir(mode=0o755)
+    key = folder / "munge" / "key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
+    settings = {
+        "ClusterName": "test", "SlurmctldHost": f"{host}(127.0.0.1)", "CommunicationParameters": "NoInAddrAny,NoCtldInAddrAny",
+        "SlurmUser": user, "SlurmdUser": user, "AuthType": "auth/munge", "AuthInfo": f"socket={folder}/munge/socket", "CredType": "cred/munge",
+        "SlurmctldPort": _free_port(), "SlurmdPort": _free_port(), "StateSaveLocation": f"{folder}/state", "SlurmdSpoolDir": f"{folder}/spool",
+        "SlurmctldPidFile": f"{folder}/slurmctld.pid", "SlurmdPidFile": f"{folder}/slurmd.pid", "SlurmctldLogFile": f"{folder}/slurmctld.log",
+        "SlurmdLogFile": f"{folder}/slurmd.log", "ProctrackType": "proctrack/linuxproc", "TaskPlugin": "task/none", "MpiDefault": "none",
+        "SwitchType": "switch/none", "JobAcctGatherType": "jobacct_gather/none", "AccountingStorageType": "accounting_storage/none",
+        "SelectType": "select/cons_tres", "SelectTypeParameters": "CR_Core_Memory", "SchedulerType": "sched/backfill",
+        "SchedulerParameters": "bf_interval=1,sched_interval=1,batch_sched_delay=0", "GresTypes": "gpu", "ReturnToService": 2, "MinJobAge": 600,
+        "EnforcePartLimits": "ALL", "KillWait": 2, "DefMemPerCPU": 200,
+    }  # fmt: skip
+    text = "".join(f"{k}={v}\n" for k, v in settings.items())
+    text += f"NodeName={host} NodeAddr=127.0.0.1 CPUs={os.cpu_count()} RealMemory=8000 Gres=gpu:2 State=UNKNOWN\n"
+    text += "PartitionName=main Nodes=ALL Default=YES MaxTime=01:00:00 DefaultTime=00:10:00 State=UP\n"
+    (folder / "slurm.conf").write_text(text)
+    (folder / "gres.conf").write_text("AutoDetect=off\nName=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
+    # the inner srun of a job does not get SLURM_CONF
+    (folder / "bin" / "srun").write_text(f'#!/bin/sh\nexec env SLURM_CONF={folder}/slurm.conf {shutil.which("srun")} "$@"\n')
+    (folder / "bin" / "srun").chmod(0o755)
+    environment = os.environ | {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": f"{folder}/bin:{PATH}", "OMP_NUM_THREADS": "1"}
+
+    def call(*command):
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    m = folder / "munge"
+    try:
+        call("munged", f"--key-file={key}", f"--socket={m}/socket", f"--pid-file={m}/pid", f"--log-file={m}/log", f"--seed-file={m}/seed", "--num-threads=2")
+        call("slurmctld", "-f", f"{folder}/slurm.conf")
+        call("slurmd", "-f", f"{folder}/slurm.conf", "-N", host)
+        until = time.monotonic() + 30
+        while "idle" not in call("sinfo", "-h", "-o", "%T"):
+            assert time.monotonic() < until, "the node does not become idle"
+            time.sleep(0.2)
+        yield environment
+    finally:
+        for name in ("slurmd.pid", "slurmctld.pid", "munge/pid"):
+            if (folder / name).exists():
+                os.kill(int((folder / name).read_text()), signal.SIGTERM)
+        time.sleep(2)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    for name in ("Snakefile", "config.yaml", "workflow", "slurm"):
+        source = ROOT / name
+        shutil.copytree(source, tmp_path / name) if source.is_dir() else shutil.copy(source, tmp_path)
+    # the schnet command finds its workflow beside the package: fine, it is the same
+    for parent in [tmp_path, *tmp_path.parents][:4]:
+        parent.chmod(0o755)
+    return tmp_path
+
+
+def command(steps, *more, targets=TARGETS):
+    run = "run={checkpoint_interval: 20, validation_interval: 100}"
+    config = ["--config", f"steps={steps}", "repeats=1", "device=cpu", run]
+    # only the waiting times differ from what a user types
+    fast = ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "10"]
+    return [sys.executable, "-m", "snakemake", *targets, "--cores", "all", "--profile", "slurm", *fast, *more, *config]
+
+
+def run(arguments, checkout, environment, timeout=400):
+    return subprocess.run(arguments, cwd=checkout, env=environment, capture_output=True, text=True, timeout=timeout)
+
+
+def local_results(checkout, tmp_path_factory, steps):
+    """The same targets without SLURM, elsewhere."""
+    other = tmp_path_factory.mktemp("local")
+    for name in ("Snakefile", "config.yaml", "workflow"):
+        source = ROOT / name
+        shutil.copytree(source, other / name) if source.is_dir() else shutil.copy(source, other)
+    shutil.copytree(checkout / "data", other / "data")
+    arguments = [a for a in command(steps) if a not in ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "5")]
+    done = run([*arguments, "--quiet"], other, os.environ | {"PATH": PATH})
+    assert done.returncode == 0, done.stderr
+    return other
+
+
+def models(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.glob("results/demo/runs/**/model.pt"))}
+
+
+def wait_for(condition, process, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "snakemake ended: " + (process.stdout.read() if process.stdout else "")
+        assert time.monotonic() < until, "waited too long"
+        time.sleep(0.1)
+
+
+def queue(environment):
+    """(job id, comment) of running jobs; the comment names the rule."""
+    lines = subprocess.run(["squeue", "-h", "-t", "R", "-o", "%i|%k"], env=environment, capture_output=True, text=True).stdout.split("\n")
+    return [line.split("|", 1) for line in lines if "|" in line]
+
+
+def start(arguments, checkout, environment):
+    return subprocess.Popen(arguments, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_accidents_do_not_change_the_result(cluster, checkout, tmp_path_factory):
+    """scancel of a training, SIGKILL of another's process: both continue from checkpoints to the same bits."""
+    steps = 2500
+    process = start(command(steps), checkout, cluster)
+
+    def checkpoints():
+        return list(checkout.glob("results/demo/runs/**/checkpoint.pt"))
+
+    wait_for(lambda: checkpoints() and any("train" in c for _, c in queue(cluster)), process)
+    job = next(j for j, c in queue(cluster) if "train" in c)
+    subprocess.run(["scancel", job], env=cluster, check=True)
+    time.sleep(3)
+    wait_for(lambda: any("train" in c for _, c in queue(cluster)), process)
+    wait_for(lambda: subprocess.run(["pkill", "-KILL", "-f", f"schnet train .*{checkout}|schnet train .*materials_project"]).returncode == 0, process)
+    output = process.communicate(timeout=400)[0]
+    assert process.returncode == 0, output
+    text = "".join(p.read_text() for p in checkout.glob("results/demo/logs/train/**/*.log"))
+    assert "continuing from step" in text
+    assert (checkout / "results/demo/tables/table_2.md").exists() and (checkout / "results/demo/figures/figure_10.png").exists()
+    expected = models(local_results(checkout, tmp_path_factory, steps))
+    assert models(checkout) == expected and len(expected) == 2
+    again = run(command(steps), checkout, cluster)
+    assert again.returncode == 0 and "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_main_process_killed_and_started_again(cluster, checkout):
+    process = start(command(600), checkout, cluster)
+    wait_for(lambda: any("train" in c for _, c in queue(cluster)), process)
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 200
+    while queue(cluster):
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    finished = {p: p.stat().st_mtime_ns for p in checkout.glob("results/demo/runs/**/model.pt")}
+    assert finished
+    assert run([*command(600), "--unlock"], checkout, cluster).returncode == 0
+    done = run(command(600), checkout, cluster)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (checkout / "results/demo/tables/table_2.md").exists()
+    assert all(p.stat().st_mtime_ns == t for p, t in finished.items())  # nothing was trained twice
+
+
+def test_a_training_that_always_fails(cluster, checkout):
+    """The others finish; the message names the log."""
+    broken = checkout / "results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0"
+    broken.mkdir(parents=True)
+    (broken / "checkpoint.pt").write_bytes(b"damaged")
+    done = run(command(50, "--retries", "1"), checkout, cluster)
+    output = done.stdout + done.stderr
+    assert done.returncode != 0 and "results/demo/logs/train/materials_project" in output
+    assert (broken.parents[1] / "n240/rep0/metrics.json").exists()
+    log = next(checkout.glob("results/demo/logs/train/**/n100/rep0.log")).read_text()
+    assert "checkpoint.pt: cannot be read" in log
+
+
+def test_time_limit(cluster, checkout):
+    """A job that hits its limit gets SIGTERM, writes a checkpoint and goes on in the next job."""
+    process = start(command(12_000, targets=["results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0/model.pt"]), checkout, cluster)
+    wait_for(lambda: any("train" in c for _, c in queue(cluster)) and list(checkout.glob("results/demo/runs/**/checkpoint.pt")), process)
+    job = next(j for j, c in queue(cluster) if "train" in c)
+    subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=0:01"], env=cluster, check=True)
+    log = checkout / "results/demo/logs/train/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0.log"
+    wait_for(lambda: job not in [j for j, _ in queue(cluster)], process, 100)
+    assert "checkpoint written at step" in log.read_text()
+    wait_for(lambda: "continuing from step" in log.read_text(), process)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
