@@ -108,4 +108,5 @@ def evaluate(run_dir, *, threads: int = 1, device: str = "cpu", engine: str = "a
                 error = np.concatenate([(c[3] - c[2]).ravel() for c in chunks])
                 results[part]["forces"] = {"mae": float(np.abs(error).mean()), "unit": store.properties[forces].unit}
     write_json(run_dir / "metrics.json", json.loads(json.dumps(metrics)))
+    (run_dir / "checkpoint.pt").unlink(missing_ok=True)  # the run is complete
     return metrics

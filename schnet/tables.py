@@ -155,6 +155,8 @@ def grid(project: Project, name: str, cells: list[Entry]):
     by_key = {(c.row, c.column): c for c in cells}
     header = [experiment.get("row_title", "")]
     units = {c.unit for c in cells}
+    demo = project.config["scale"] == "demo"  # no differences: the two must not be compared
+    compared = {c.column for c in cells if c.printed is not None}
     with_unit = len(units) > 1 and not any(col.get("unit") for col in experiment["columns"])
     if with_unit:
         header.append("Unit")
@@ -164,7 +166,7 @@ def grid(project: Project, name: str, cells: list[Entry]):
         if column.get("quoted"):
             header.append(f"{title}, quoted")
         else:
-            header += [f"{title}, here", "paper", "difference"]
+            header += [f"{title}, here"] + (["paper"] + ["difference"] * (not demo)) * (column["key"] in compared)
     rows = []
     for row in experiment["rows"]:
         for unit in filter(None, (row.get("unit"), row.get("also_unit"))) if row.get("also_unit") else (None,):
@@ -195,7 +197,9 @@ def grid(project: Project, name: str, cells: list[Entry]):
                     line.append(_printed(e))
                 else:
                     shown = "–" if e.quoted else number(e.measured, e.error)
-                    line += [shown, _printed(e), "–" if e.difference is None else f"{e.difference:+.3g}"]
+                    line.append(shown)
+                    if column["key"] in compared:
+                        line += [_printed(e)] + ["–" if e.difference is None else f"{e.difference:+.3g}"] * (not demo)
             rows.append(line)
     return header, rows
 

@@ -68,7 +68,15 @@ def cluster():
 
     m = folder / "munge"
     try:
-        call("munged", f"--key-file={key}", f"--socket={m}/socket", f"--pid-file={m}/pid", f"--log-file={m}/log", f"--seed-file={m}/seed", "--num-threads=2")
+        call(
+            "munged",
+            f"--key-file={key}",
+            f"--socket={m}/socket",
+            f"--pid-file={m}/pid",
+            f"--log-file={m}/log",
+            f"--seed-file={m}/seed",
+            "--num-threads=2",
+        )
         call("slurmctld", "-f", f"{folder}/slurm.conf")
         call("slurmd", "-f", f"{folder}/slurm.conf", "-N", host)
         until = time.monotonic() + 30
@@ -96,8 +104,8 @@ def checkout(tmp_path):
 
 
 def command(steps, *more, targets=TARGETS):
-    run = "run={checkpoint_interval: 20, validation_interval: 100}"
-    config = ["--config", f"steps={steps}", "repeats=1", "device=cpu", run]
+    run = f"run={{steps: {steps}, checkpoint_interval: 50, validation_interval: 500}}"
+    config = ["--config", "repeats=1", "device=cpu", run]
     # only the waiting times differ from what a user types
     fast = ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "10"]
     return [sys.executable, "-m", "snakemake", *targets, "--cores", "all", "--profile", "slurm", *fast, *more, *config]
@@ -144,7 +152,7 @@ def start(arguments, checkout, environment):
 
 def test_accidents_do_not_change_the_result(cluster, checkout, tmp_path_factory):
     """scancel of a training, SIGKILL of another's process: both continue from checkpoints to the same bits."""
-    steps = 2500
+    steps = 10_000
     process = start(command(steps), checkout, cluster)
 
     def checkpoints():
@@ -168,7 +176,7 @@ def test_accidents_do_not_change_the_result(cluster, checkout, tmp_path_factory)
 
 
 def test_main_process_killed_and_started_again(cluster, checkout):
-    process = start(command(600), checkout, cluster)
+    process = start(command(3000), checkout, cluster)
     wait_for(lambda: any("train" in c for _, c in queue(cluster)), process)
     process.kill()
     process.wait()
@@ -178,8 +186,8 @@ def test_main_process_killed_and_started_again(cluster, checkout):
         time.sleep(0.5)
     finished = {p: p.stat().st_mtime_ns for p in checkout.glob("results/demo/runs/**/model.pt")}
     assert finished
-    assert run([*command(600), "--unlock"], checkout, cluster).returncode == 0
-    done = run(command(600), checkout, cluster)
+    assert run([*command(3000), "--unlock"], checkout, cluster).returncode == 0
+    done = run(command(3000), checkout, cluster)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (checkout / "results/demo/tables/table_2.md").exists()
     assert all(p.stat().st_mtime_ns == t for p, t in finished.items())  # nothing was trained twice
@@ -200,7 +208,11 @@ def test_a_training_that_always_fails(cluster, checkout):
 
 def test_time_limit(cluster, checkout):
     """A job that hits its limit gets SIGTERM, writes a checkpoint and goes on in the next job."""
-    process = start(command(12_000, targets=["results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0/model.pt"]), checkout, cluster)
+    process = start(
+        command(40_000, targets=["results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0/model.pt"]),
+        checkout,
+        cluster,
+    )
     wait_for(lambda: any("train" in c for _, c in queue(cluster)) and list(checkout.glob("results/demo/runs/**/checkpoint.pt")), process)
     job = next(j for j, c in queue(cluster) if "train" in c)
     subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=0:01"], env=cluster, check=True)

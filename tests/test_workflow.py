@@ -26,7 +26,9 @@ TARGETS = ["table_1", "table_2", "table_3", "table_4", "table_5", "table_iso17",
 
 
 def schnet(*args, cwd=ROOT, **environment):
-    return subprocess.run([sys.executable, "-m", "schnet.cli", *map(str, args)], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment})
+    return subprocess.run(
+        [sys.executable, "-m", "schnet.cli", *map(str, args)], cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
+    )
 
 
 def snakemake(*args, cwd=ROOT):
@@ -79,7 +81,14 @@ def test_runs_are_those_of_the_paper(scale):
     if scale == "paper":
         assert len(runs["table_3"]) == 32 and len(runs["table_2"]) == 6 and len(runs["figure_3"]) == 12
         spec = project.runs["qm9/U0/schnet-T6-F64/n110000/rep2"]
-        assert (spec["steps"], spec["batch_size"], spec["seed"], spec["schedule"], spec["loss"], spec["ema"]) == (10_000_000, 32, 2, "exponential", "paper", 0.0)
+        assert (spec["steps"], spec["batch_size"], spec["seed"], spec["schedule"], spec["loss"], spec["ema"]) == (
+            10_000_000,
+            32,
+            2,
+            "exponential",
+            "paper",
+            0.0,
+        )
         assert project.runs["qm9/homo/schnet-T6-F64/n110000/rep0"]["model"]["readout"] == "mean"
         assert project.runs["materials_project/formation_energy_per_atom/schnet-T6-F64/n60000/rep0"]["model"]["cutoff"] == 5.0
         assert project.runs["md17_aspirin/energy+forces/schnet-T3-F64-rho0.01/n50000/rep0"]["rho"] == 0.01
@@ -128,7 +137,15 @@ def write_run(folder, metrics, run, **alternatives):
     write_json(folder / "metrics.json", {"target": run["target"], "weights": "raw", "parts": {"test": metrics}, "alternatives": alternatives})
     result = {"steps": 10, "n_train": 5, "training_seconds": 1.0, "peak_memory_mb": 1, "engine": "reference", "best_step": 10}
     provenance = {"code_digest": "old", "gpu": None, "cpu": "c"}
-    write_yaml(folder / "run.yaml", {"run": run, "result": result, "data": {"sources": [{"file": "f", "url": "u", "checksum_from": "mirror"}], "notes": {}, "digest": ""}, "provenance": provenance})
+    write_yaml(
+        folder / "run.yaml",
+        {
+            "run": run,
+            "result": result,
+            "data": {"sources": [{"file": "f", "url": "u", "checksum_from": "mirror"}], "notes": {}, "digest": ""},
+            "provenance": provenance,
+        },
+    )
 
 
 def test_table_with_means_errors_units_and_missing_runs(tmp_path):
@@ -212,7 +229,15 @@ def test_a_run_from_raw_file_to_metrics_by_hand(tmp_path):
     ):
         done = schnet(*command)
         assert done.returncode == 0, done.stderr
-    run = {"dataset": "md17_ethanol", "data": str(tmp_path / "d.h5"), "split": str(tmp_path / "s.npz"), "target": "energy", "steps": 20, "validation_interval": 10, "model": {"n_interactions": 1, "n_features": 16}}
+    run = {
+        "dataset": "md17_ethanol",
+        "data": str(tmp_path / "d.h5"),
+        "split": str(tmp_path / "s.npz"),
+        "target": "energy",
+        "steps": 20,
+        "validation_interval": 10,
+        "model": {"n_interactions": 1, "n_features": 16},
+    }
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "settings.yaml").write_text(yaml.safe_dump(run))
     assert schnet("train", tmp_path / "run" / "settings.yaml", "--device", "cpu").returncode == 0
@@ -302,7 +327,16 @@ def test_workflow_on_real_slices(mirror, checkout):
 # ---- reference data ------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("name", "formula"),
-    [("benzene", "C6H6"), ("toluene", "C7H8"), ("malonaldehyde", "C3H4O2"), ("salicylic_acid", "C7H6O3"), ("aspirin", "C9H8O4"), ("ethanol", "C2H6O"), ("uracil", "C4H4N2O2"), ("naphthalene", "C10H8")],
+    [
+        ("benzene", "C6H6"),
+        ("toluene", "C7H8"),
+        ("malonaldehyde", "C3H4O2"),
+        ("salicylic_acid", "C7H6O3"),
+        ("aspirin", "C9H8O4"),
+        ("ethanol", "C2H6O"),
+        ("uracil", "C4H4N2O2"),
+        ("naphthalene", "C10H8"),
+    ],
 )
 def test_made_molecules_are_what_they_are_called(name, formula):
     from schnet.reference import build, xtb

@@ -130,7 +130,7 @@ class Trainer:
         self.average = self.flat.tensor.detach().clone() if spec.ema else None
         self.best: dict[str, dict] = {}
         self.history: list[dict] = []
-        self.recent, self.first_loss = [], None
+        self.recent, self.first_loss, self.finished = [], None, False
 
     def _residual(self, data):
         """The target without the model's offset, in float32 after a float64 difference."""
@@ -283,6 +283,7 @@ class Trainer:
             "history": self.history,
             "recent": self.recent,
             "first_loss": self.first_loss,
+            "finished": self.finished,
         }
 
     def save_checkpoint(self):
@@ -308,7 +309,7 @@ class Trainer:
             self.flat.tensor.copy_(state["flat"])
         self.generator.set_state(state["generator"].cpu())
         torch.set_rng_state(state["torch_rng"].cpu())
-        for key in ("step", "seconds", "average", "position", "best", "history", "recent", "first_loss"):
+        for key in ("step", "seconds", "average", "position", "best", "history", "recent", "first_loss", "finished"):
             setattr(self, key, state[key])
         self.order = None if state["order"] is None else state["order"].cpu()
         log.info("continuing from step %s", f"{self.step:,}")
@@ -330,8 +331,7 @@ class Trainer:
         bar = tqdm(total=spec.steps, initial=self.step, unit="step", disable=not terminal, smoothing=0.05)
         last_log = time.monotonic()
         try:
-            finished = False
-            while self.step < spec.steps and not finished:
+            while self.step < spec.steps and not self.finished:
                 begin = time.monotonic()
                 self.train_step()
                 end_of_interval = self.step % spec.validation_interval == 0 or self.step == spec.steps
@@ -346,7 +346,7 @@ class Trainer:
                         log.info("step %s of %s: %s", f"{self.step:,}", f"{spec.steps:,}", message)
                     if spec.patience and not improved and self.step - self.best[self.selected]["step"] >= spec.patience:
                         log.info("no improvement for %s steps: stopped at step %s", f"{spec.patience:,}", f"{self.step:,}")
-                        finished = True
+                        self.finished = True
                 bar.update(1)
                 self.seconds += time.monotonic() - begin
                 if self.step % spec.checkpoint_interval == 0 and self.step < spec.steps:
@@ -359,6 +359,8 @@ class Trainer:
             bar.close()
             for s, handler in previous.items():
                 signal.signal(s, handler)
+        # kept until the run is evaluated: a finished training whose outputs get lost is back in seconds
+        self.save_checkpoint()
         self.finish()
 
     def finish(self):
@@ -419,7 +421,6 @@ class Trainer:
             alternatives={k: v for k, v in states.items() if k != self.selected},
         )
         write_yaml(self.out / "run.yaml", run)
-        (self.out / "checkpoint.pt").unlink(missing_ok=True)
         log.info("best step %s, validation loss %.5g, %.0f s", f"{chosen['step']:,}", chosen["loss"], self.seconds)
 
 

@@ -41,6 +41,12 @@ def rendered_runs(names):
     return [f"{RESULTS}/runs/{run}/metrics.json" for run in runs]
 
 
+def data_of(names):
+    """Data sets behind the given experiments: runs found beside other data are trained again."""
+    runs = dict.fromkeys(run for name in names for run in PROJECT.runs_of(name))
+    return sorted({PROJECT.runs[run]["data"] for run in runs})
+
+
 rule resolve:
     output:
         RESOLVED,

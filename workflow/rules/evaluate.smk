@@ -4,6 +4,8 @@
 rule evaluate:
     input:
         [f"{RESULTS}/runs/{{run}}/{name}" for name in RUN_FILES],
+        data=lambda w: PROJECT.runs[w.run]["data"],
+        split=lambda w: PROJECT.runs[w.run]["split"],
     output:
         f"{RESULTS}/runs/{{run}}/metrics.json",
         f"{RESULTS}/runs/{{run}}/predictions.h5",

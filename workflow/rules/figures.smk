@@ -1,27 +1,29 @@
 # Figures, each with its data as CSV.
-FIGURE_INPUT = {
-    "figure_3": lambda w: rendered_runs(["figure_3"]),
-    "figure_4": lambda w: [
-        f"{RESULTS}/runs/{run}/model.pt" for run in PROJECT.runs_of("table_2")
-    ],
-    "figure_9": lambda w: [
-        m.replace("metrics.json", "predictions.h5") for m in rendered_runs(["table_1"])
-    ],
-    "figure_10": lambda w: [
-        m.replace("metrics.json", "predictions.h5") for m in rendered_runs(["table_2"])
-    ],
-    "training_curves": lambda w: rendered_runs(PROJECT.experiments),
-    "predicted_true": lambda w: [
-        m.replace("metrics.json", "predictions.h5")
-        for m in rendered_runs(PROJECT.experiments)
-    ],
+FIGURE_RUNS = {
+    "figure_3": ["figure_3"],
+    "figure_4": ["table_2"],
+    "figure_9": ["table_1"],
+    "figure_10": ["table_2"],
+    "training_curves": list(PROJECT.experiments),
+    "predicted_true": list(PROJECT.experiments),
 }
+FIGURE_FILE = {
+    "figure_3": "metrics.json",
+    "figure_4": "model.pt",
+    "training_curves": "history.csv",
+}
+
+
+def figure_input(name):
+    file = FIGURE_FILE.get(name, "predictions.h5")
+    return [m.replace("metrics.json", file) for m in rendered_runs(FIGURE_RUNS[name])]
 
 
 rule figure:
     input:
         config=RESOLVED,
-        results=lambda w: FIGURE_INPUT[w.figure](w),
+        results=lambda w: figure_input(w.figure),
+        data=lambda w: data_of(FIGURE_RUNS[w.figure]),
     output:
         png=report(
             f"{RESULTS}/figures/{{figure}}.png",

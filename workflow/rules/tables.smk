@@ -5,8 +5,13 @@ rule table:
     input:
         config=RESOLVED,
         experiment="workflow/experiments/{table}.yaml",
-        published="workflow/published",
+        published=lambda w: [
+            f"workflow/published/{f}"
+            for f in [PROJECT.experiments[w.table].get("published")]
+            if f
+        ],
         metrics=lambda w: rendered_runs([w.table]),
+        data=lambda w: data_of([w.table]),
     output:
         csv=f"{RESULTS}/tables/{{table}}.csv",
         md=f"{RESULTS}/tables/{{table}}.md",
