@@ -206,7 +206,7 @@ def compare(args):
 def plan(args):
     from schnet.plan import show
 
-    show(_project(args))
+    show(_project(args), measured=args.measure, threads=args.threads, device=args.device)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -303,6 +303,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tolerance", type=float, default=2.0, help="largest factor between two values (default: 2)")
     p = verb(verbs, "plan", plan, "runs, steps, time and disk per table, before anything is started")
     configured(p)
+    p.add_argument("--measure", action="store_true", help="time every kind of run on this machine that no finished run tells of")
+    compute(p)
     return main
 
 

@@ -30,6 +30,7 @@ class Entry:
     repeats: int = 0
     printed: float | None = None
     printed_error: float | None = None
+    printed_text: str = ""  # as in the paper, with its digits
     quoted: bool = False
     extension: bool = False
     missing: str = ""
@@ -42,12 +43,17 @@ class Entry:
 
 
 def published(name: str | None) -> dict:
-    """(row, column) -> (value, uncertainty or None, unit) of workflow/published/NAME."""
+    """(row, column) -> (value, uncertainty or None, unit, text) of workflow/published/NAME."""
     if not name:
         return {}
+
+    def text(row):
+        return row["value"] + (f" ± {row['uncertainty']}" if row["uncertainty"] else "")
+
     with open(ROOT / "workflow" / "published" / name, encoding="utf-8", newline="") as f:
         return {
-            (r["row"], r["column"]): (float(r["value"]), float(r["uncertainty"]) if r["uncertainty"] else None, r["unit"]) for r in csv.DictReader(f)
+            (r["row"], r["column"]): (float(r["value"]), float(r["uncertainty"]) if r["uncertainty"] else None, r["unit"], text(r))
+            for r in csv.DictReader(f)
         }
 
 
@@ -67,8 +73,8 @@ def entries(project: Project, name: str) -> list[Entry]:
     for row in experiment["rows"]:
         for column in experiment["columns"]:
             key = (row["key"], column["key"])
-            value, uncertainty, unit = printed.get(key, (None, None, column.get("unit") or row.get("unit")))
-            e = Entry(*key, unit, printed=value, printed_error=uncertainty, extension=bool(row.get("extension")))
+            value, uncertainty, unit, text = printed.get(key, (None, None, column.get("unit") or row.get("unit"), "–"))
+            e = Entry(*key, unit, printed=value, printed_error=uncertainty, printed_text=text, extension=bool(row.get("extension")))
             out.append(e)
             if key not in cells:
                 e.quoted = True
@@ -143,12 +149,6 @@ def number(value: float | None, error: float | None = None) -> str:
     return text if error is None else f"{text} ± {error:.{digits}f}"
 
 
-def _printed(e: Entry) -> str:
-    if e.printed is None:
-        return "–"
-    return f"{e.printed:g}" if e.printed_error is None else f"{e.printed:g} ± {e.printed_error:.3g}"
-
-
 def grid(project: Project, name: str, cells: list[Entry]):
     """(header, rows) of texts: every computed column as measured, printed and difference; quoted ones as printed."""
     experiment = project.experiments[name]
@@ -169,37 +169,22 @@ def grid(project: Project, name: str, cells: list[Entry]):
             header += [f"{title}, here"] + (["paper"] + ["difference"] * (not demo)) * (column["key"] in compared)
     rows = []
     for row in experiment["rows"]:
-        for unit in filter(None, (row.get("unit"), row.get("also_unit"))) if row.get("also_unit") else (None,):
-            line = [row["label"] if unit in (None, row.get("unit")) else f"{row['label']} (other unit)"]
+        # where the printed unit is in doubt, a second line reads the printed number in the other unit
+        for unit in (None, row["also_unit"]) if row.get("also_unit") else (None,):
+            line = [f"{row['label']}, if printed in {unit}" if unit else row["label"]]
             if with_unit:
                 line.append(unit or row.get("unit", ""))
             for column in experiment["columns"]:
                 e = by_key[(row["key"], column["key"])]
-                f = factor(e.unit, unit) if unit else 1.0
-
-                def scaled(x, f=f):
-                    return None if x is None else x * f
-
-                e = Entry(
-                    e.row,
-                    e.column,
-                    unit or e.unit,
-                    scaled(e.measured),
-                    scaled(e.error),
-                    e.repeats,
-                    scaled(e.printed),
-                    scaled(e.printed_error),
-                    e.quoted,
-                )
-                if e.printed is not None and unit and unit != row.get("unit"):
-                    e.printed = float(f"{e.printed:.3g}")
                 if column.get("quoted"):
-                    line.append(_printed(e))
-                else:
-                    shown = "–" if e.quoted else number(e.measured, e.error)
-                    line.append(shown)
-                    if column["key"] in compared:
-                        line += [_printed(e)] + ["–" if e.difference is None else f"{e.difference:+.3g}"] * (not demo)
+                    line.append("–" if unit else e.printed_text)
+                    continue
+                scale = factor(e.unit, unit) if unit else 1.0
+                measured = None if e.measured is None else e.measured * scale
+                line.append("–" if e.quoted else number(measured, None if e.error is None else e.error * scale))
+                if column["key"] in compared:
+                    difference = "–" if measured is None or e.printed is None else f"{measured - e.printed:+.3g}"
+                    line += [e.printed_text] + [difference] * (not demo)
             rows.append(line)
     return header, rows
 

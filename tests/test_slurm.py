@@ -146,8 +146,19 @@ def queue(environment):
     return [line.split("|", 1) for line in lines if "|" in line]
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def no_process_left():
+    yield
+    while STARTED:
+        STARTED.pop().kill()
+
+
 def start(arguments, checkout, environment):
-    return subprocess.Popen(arguments, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    STARTED.append(subprocess.Popen(arguments, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    return STARTED[-1]
 
 
 def test_accidents_do_not_change_the_result(cluster, checkout, tmp_path_factory):
@@ -222,3 +233,29 @@ def test_time_limit(cluster, checkout):
     wait_for(lambda: "continuing from step" in log.read_text(), process)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
+
+
+PACKED = ["--groups", "train=trainings", "--group-components", "trainings=2"]
+
+
+def test_two_trainings_share_a_job(cluster, checkout, tmp_path_factory):
+    process = start(command(4000, *PACKED), checkout, cluster)
+    wait_for(lambda: any("trainings" in c for _, c in queue(cluster)), process)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    expected = models(local_results(checkout, tmp_path_factory, 4000))
+    assert models(checkout) == expected and len(expected) == 2
+
+
+def test_one_of_two_that_share_a_job_fails(cluster, checkout):
+    """It fails alone: the other is complete, though it may have been started again with its companion."""
+    broken = checkout / "results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0"
+    broken.mkdir(parents=True)
+    (broken / "checkpoint.pt").write_bytes(b"damaged")
+    done = run(command(500, "--retries", "0", *PACKED), checkout, cluster)
+    assert done.returncode != 0 and "n100/rep0.log" in done.stdout + done.stderr
+    # without its broken companion the next call finishes in seconds: the checkpoint of the finished one is there
+    (broken / "checkpoint.pt").unlink()
+    done = run(command(500, *PACKED), checkout, cluster)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(models(checkout)) == 2

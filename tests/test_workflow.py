@@ -96,7 +96,7 @@ def test_runs_are_those_of_the_paper(scale):
 
 def test_printed_numbers_are_the_papers():
     t1, t3, t4, t5 = (tables.published(f"table_{k}.csv") for k in (1, 3, 4, 5))
-    assert t1["r2", "schnet"] == (0.073, 0.002, "Bohr^2") and t1["U0", "schnet"] == (0.014, 0.001, "eV")
+    assert t1["r2", "schnet"] == (0.073, 0.002, "Bohr^2", "0.073 ± 0.002") and t1["gap", "schnet"][3] == "0.063 ± 0.000"
     assert t3["ethanol", "both_1000"][0] == 0.08 and t3["aspirin", "energy_1000"][0] == 4.20 and t3["benzene", "dtnn"][0] == 0.04
     assert t4["ethanol", "both_50000"][0] == 0.05 and t4["aspirin", "gdml"][0] == 0.99
     assert t5["T6_F128_rho0", "forces"][0] == 0.058 and t5["T6_F128_rho0.01", "energy"][0] == 0.1002

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib import ticker
 
 from schnet.errors import ConfigError
 from schnet.figures import embeddings, errors, learning
@@ -36,6 +37,13 @@ STYLE = {
     "savefig.bbox": "tight",
     "svg.hashsalt": "schnet",
 }
+
+
+def log_axis(axis):
+    """A logarithmic axis with plain numbers at 1, 2 and 5."""
+    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def save(figure, csv_text: str, path):

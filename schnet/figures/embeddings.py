@@ -71,5 +71,5 @@ def embedding_pca(project):
         for _, row in part.iterrows():
             ax.annotate(row["element"], (row["pc1"], row["pc2"]), xytext=(4, 3), textcoords="offset points", fontsize=7)
     ax.set(xlabel=f"first component ({100 * explained[0]:.0f} % of the variance)", ylabel=f"second component ({100 * explained[1]:.0f} %)")
-    ax.legend(fontsize=7, ncols=2, title="group", title_fontsize=7)
+    ax.legend(fontsize=7, title="group", title_fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure, data.to_csv(index=False)

@@ -23,7 +23,7 @@ def _test_predictions(project, run: str, part: str = "test"):
 
 def _histograms(project, name: str, panels):
     """One panel of a log histogram per (title, runs): all test errors of all repeats."""
-    from schnet.figures import COLOURS
+    from schnet.figures import COLOURS, log_axis
 
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -39,6 +39,7 @@ def _histograms(project, name: str, panels):
         counts, edges = np.histogram(error, bins=50)
         ax.stairs(np.maximum(counts, 0.5), edges, fill=True, color=COLOURS[0], baseline=0.5)
         ax.set_yscale("log")
+        log_axis(ax.yaxis)
         ax.set_ylim(0.5, None)
         ax.set_title(f"{title} / {found[0][2]}", fontsize=8)
         ax.axvline(error.mean(), color=COLOURS[1], lw=1, ls="--")
@@ -87,8 +88,10 @@ def predicted_true(project):
         ax.plot(true[shown] - centre, predicted[shown] - centre, ".", ms=2, color=COLOURS[0], rasterized=True)
         lo, hi = true.min() - centre, true.max() - centre
         ax.plot([lo, hi], [lo, hi], color=COLOURS[1], lw=0.8)
-        title = key.replace("materials_project/formation_energy_per_atom", "Materials Project")
-        ax.set_title(f"{title} / {unit}", fontsize=7)
+        title = (
+            key.replace("materials_project/formation_energy_per_atom", "Materials Project").replace("md17_", "").replace("/", ", ").replace("_", " ")
+        )
+        ax.set_title(f"{title} / {unit}", fontsize=6)
         ax.tick_params(labelsize=6)
         frames.append(pd.DataFrame({"run": run, "unit": unit, "true": true[shown], "predicted": predicted[shown]}))
     for ax in list(axes.flat)[len(best) :]:

@@ -16,6 +16,7 @@ def learning_curves(project):
     interaction blocks. Hollow markers: the values printed in the paper (at its own, larger training sets)."""
     from schnet.figures import COLOURS as colours
     from schnet.figures import MARKERS as markers
+    from schnet.figures import log_axis
 
     experiment = project.experiments["figure_3"]
     rows = []
@@ -50,6 +51,7 @@ def learning_curves(project):
         if at_scale and len(printed):
             ax.plot(printed["paper_n"], printed["printed_eV"], color=colours[k], marker=markers[k], mfc="none", ls="none", ms=9)
     ax.set(xscale="log", yscale="log", xlabel="training molecules N", ylabel="MAE of U0 / eV")
+    log_axis(ax.yaxis)
     ticks = sorted(data["n_train"].dropna().astype(int).unique())
     ax.set_xticks(ticks, [f"{n:,}" for n in ticks])
     ax.xaxis.minorticks_off()
@@ -60,6 +62,7 @@ def learning_curves(project):
 def training_curves(project):
     """Validation loss during training, one panel per data set and target, one line per run."""
     from schnet.figures import COLOURS as colours
+    from schnet.figures import log_axis
 
     runs = sorted({r for name in project.experiments for r in project.runs_of(name)})
     panels: dict[str, list] = {}
@@ -79,6 +82,7 @@ def training_curves(project):
             ax.plot(history["step"], history[key], color=colours[k % len(colours)], lw=1, ls=["-", "--", ":"][(k // len(colours)) % 3])
             frames.append(history.assign(run=run))
         ax.set_yscale("log")
+        log_axis(ax.yaxis)
         ax.set_title(title.replace("materials_project/formation_energy_per_atom", "Materials Project"), fontsize=7)
         ax.tick_params(labelsize=6, which="both")
     for ax in list(axes.flat)[len(panels) :]:

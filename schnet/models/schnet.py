@@ -133,7 +133,8 @@ class SchNet(nn.Module):
         self.interactions = nn.ModuleList(InteractionBlock(p) for _ in range(p.n_interactions))
         self.output1 = dense(p.n_features, p.n_features // 2)
         self.output2 = dense(p.n_features // 2, 1)
-        nn.init.zeros_(self.output2.weight)  # training starts from the mean
+        if p.readout != "dipole":  # the norm of a dipole has no gradient where all charges are zero
+            nn.init.zeros_(self.output2.weight)  # training starts from the mean
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("atomrefs", torch.zeros(MAX_Z, dtype=torch.float64))
