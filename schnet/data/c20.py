@@ -1,0 +1,38 @@
+"""C20 fullerene: trajectories in extended xyz with energy and forces.
+
+The paper's DFT trajectory is not published. What stands in for it is made by `schnet reference c20`
+(frames of a 500 K Nosé–Hoover run driven by the authors' released force model, or by GFN2-xTB at the
+demo scale): one file ``c20_trajectory_K.extxyz`` per trajectory, energies in kcal/mol.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from schnet.data.store import Property, Structure, write_store
+from schnet.errors import DataError
+
+PROPERTIES = {
+    "energy": Property("kcal/mol", "total energy"),
+    "forces": Property("kcal/mol/Å", "forces on the atoms", per_atom=True),
+}
+
+
+def convert(raw, out, *, name, about, **_):
+    """raw: folder with c20_trajectory_*.extxyz; out: HDF5 file, one group per trajectory."""
+    from ase.io import iread
+
+    files = sorted(Path(raw).glob("c20_trajectory_*.extxyz"))
+    if not files:
+        raise DataError(f"{raw}: no c20_trajectory_*.extxyz")
+
+    def structures():
+        for k, path in enumerate(files):
+            try:
+                for frame, atoms in enumerate(iread(path, index=":")):
+                    values = {"energy": float(atoms.info["energy_kcal"]), "forces": atoms.arrays["forces_kcal"]}
+                    yield Structure(f"{path.stem}-{frame}", atoms.numbers, atoms.positions, values, group=k)
+            except (KeyError, ValueError, OSError, EOFError, StopIteration) as error:
+                raise DataError(f"{path}: damaged, or without energy_kcal and forces_kcal ({error})") from error
+
+    return write_store(out, structures(), PROPERTIES, name=name, group_names=[f.stem for f in files], **about)

@@ -1,0 +1,96 @@
+"""Seeded, disjoint, exact splits that know which data they belong to."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from schnet.data.store import Store
+from schnet.errors import ConfigError, DataError
+from schnet.files import atomic
+
+STRATEGIES = ("random", "by_group", "predefined")
+
+
+def make_split(store: Store, *, n_train: int, n_validation: int, seed: int, strategy: str = "random") -> dict[str, np.ndarray]:
+    """Indices of the parts {train, validation, test, …} of a data set.
+
+    random: everything shuffled by ``seed``; the same seed gives the same validation set and nested
+    training sets for every N. by_group: whole groups (trajectories) are test data, the largest share of
+    the others train and validate. predefined: the data set's own subsets (ISO17: train, validation,
+    test_within, test_other), of which the training part is thinned out to ``n_train``.
+    Raises DataError when the data set is too small.
+    """
+    if strategy not in STRATEGIES:
+        raise ConfigError(f"split strategy {strategy!r} is none of {', '.join(STRATEGIES)}")
+    rng = np.random.default_rng([seed, zlib.crc32(strategy.encode())])
+    everything = rng.permutation(len(store))
+    if strategy == "predefined":
+        names = store.group_names
+        if "train" not in names or "validation" not in names:
+            raise DataError(f"{store.path}: has no predefined parts, only {', '.join(names)}")
+        part = {name: everything[store.groups[everything] == k] for k, name in enumerate(names)}
+        pool, validation = part.pop("train"), part.pop("validation")
+        _enough(store, "training", n_train, len(pool))
+        _enough(store, "validation", n_validation, len(validation))
+        parts = {"train": pool[:n_train], "validation": validation[:n_validation], **part}
+    elif strategy == "by_group":
+        groups = rng.permutation(np.unique(store.groups))
+        if len(groups) < 2:
+            raise DataError(f"{store.path}: one trajectory only, it cannot be split by trajectory")
+        held_out = groups[: max(1, len(groups) // 5)]
+        inside = everything[~np.isin(store.groups[everything], held_out)]
+        test = everything[np.isin(store.groups[everything], held_out)]
+        _enough(store, "training and validation (without the held-out trajectories)", n_train + n_validation, len(inside))
+        parts = {"validation": inside[:n_validation], "train": inside[n_validation : n_validation + n_train], "test": test}
+    else:
+        _enough(store, "training, validation and test", n_train + n_validation + 1, len(store))
+        parts = {
+            "validation": everything[:n_validation],
+            "train": everything[n_validation : n_validation + n_train],
+            "test": everything[n_validation + n_train :],
+        }
+    return {name: np.sort(v) if name.startswith("test") else v for name, v in parts.items()}
+
+
+def _enough(store, what, wanted, there):
+    if wanted > there:
+        raise DataError(f"{store.path}: {wanted:,} structures wanted for {what}, the data set has {there:,}; choose smaller sizes in the scale file")
+
+
+def save_split(path, store: Store, parts: dict[str, np.ndarray], **about):
+    """Write indices and ids of all parts and the digest of the data set they belong to."""
+    ids = store.ids()
+    arrays = {f"indices/{k}": v.astype("i8") for k, v in parts.items()} | {f"ids/{k}": ids[v] for k, v in parts.items()}
+    with atomic(path) as temporary, open(temporary, "wb") as f:
+        np.savez_compressed(f, digest=store.digest, parts=list(parts), about=repr(about), **arrays)
+
+
+def load_split(path, store: Store) -> dict[str, np.ndarray]:
+    """The parts of a split; DataError when it belongs to other data or its parts overlap."""
+    if not Path(path).exists():
+        raise DataError(f"{path}: no such split; make it with `schnet split`")
+    try:
+        with np.load(path, allow_pickle=False) as f:
+            digest, names = str(f["digest"]), [str(n) for n in f["parts"]]
+            parts = {n: f[f"indices/{n}"] for n in names}
+    except (ValueError, OSError, KeyError) as error:
+        raise DataError(f"{path}: not a split file ({error}); delete it and split again") from error
+    if digest != store.digest:
+        raise DataError(f"{path}: belongs to other data (digest {digest[:12]}…) than {store.path} ({store.digest[:12]}…); split again")
+    everything = np.concatenate(list(parts.values()))
+    if len(np.unique(everything)) != len(everything) or everything.min() < 0 or everything.max() >= len(store):
+        raise DataError(f"{path}: parts overlap or point outside the data; split again")
+    return parts
+
+
+def split_digest(path) -> str:
+    import hashlib
+
+    with np.load(path, allow_pickle=False) as f:
+        h = hashlib.sha256(str(f["digest"]).encode())
+        for name in f["parts"]:
+            h.update(str(name).encode() + np.ascontiguousarray(f[f"indices/{name}"]).tobytes())
+    return h.hexdigest()
