@@ -15,6 +15,10 @@ RESULTS = str(PROJECT.results)
 DATA = str(PROJECT.data)
 RESOLVED = f"{RESULTS}/config.json"
 TABLES = [name for name in PROJECT.experiments if name.startswith("table")]
+TRAINING_DEVICE = PROJECT.config["device"]
+TRAINING_THREADS = PROJECT.config["threads"]
+# one GPU for each job, none where the CPU is asked for; slurm/config.yaml may name its type
+TRAINING_GRES = "" if TRAINING_DEVICE == "cpu" else "gpu:1"
 FIGURES = [
     "figure_3",
     "figure_4",
@@ -47,13 +51,60 @@ def data_of(names):
     return sorted({PROJECT.runs[run]["data"] for run in runs})
 
 
-rule resolve:
-    output:
-        RESOLVED,
-    log:
-        f"{RESULTS}/logs/resolve.log",
-    localrule: True
-    params:
-        config=json.dumps(PROJECT.config, sort_keys=True),
-    shell:
-        "schnet resolve --config {params.config:q} {output} 2> {log}"
+def is_made(dataset):
+    """Whether the raw files are made here instead of fetched."""
+    return PROJECT.scale["data"] == "reference"
+
+
+def generate_options(wildcards):
+    return json.dumps(
+        PROJECT.scale["families"][family(wildcards.dataset)].get("generate", {})
+    )
+
+
+def fetch_options(wildcards):
+    if (
+        wildcards.dataset == "materials_project"
+        and PROJECT.config["materials_project"] == "live"
+    ):
+        return "--live"
+    return f"--mirror '{PROJECT.config['mirror']}'" if PROJECT.config["mirror"] else ""
+
+
+def family(dataset):
+    from schnet.project import family_of
+
+    return family_of(dataset, PROJECT.scale)
+
+
+def raw_manifest(wildcards):
+    derived = "derived_from" in PROJECT.sources[wildcards.dataset] and not is_made(
+        wildcards.dataset
+    )
+    return (
+        f"{DATA}/raw/{wildcards.dataset}/{'distilled/' if derived else ''}sources.json"
+    )
+
+
+def split_of(wildcards):
+    return PROJECT.splits[f"{wildcards.dataset}/{wildcards.split}.npz"]
+
+
+FIGURE_RUNS = {
+    "figure_3": ["figure_3"],
+    "figure_4": ["table_2"],
+    "figure_9": ["table_1"],
+    "figure_10": ["table_2"],
+    "training_curves": list(PROJECT.experiments),
+    "predicted_true": list(PROJECT.experiments),
+}
+FIGURE_FILE = {
+    "figure_3": "metrics.json",
+    "figure_4": "model.pt",
+    "training_curves": "history.csv",
+}
+
+
+def figure_input(name):
+    file = FIGURE_FILE.get(name, "predictions.h5")
+    return [m.replace("metrics.json", file) for m in rendered_runs(FIGURE_RUNS[name])]

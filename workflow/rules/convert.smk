@@ -1,15 +1,6 @@
 # One HDF5 layout for all data sets.
 
 
-def raw_manifest(wildcards):
-    derived = "derived_from" in PROJECT.sources[wildcards.dataset] and not is_made(
-        wildcards.dataset
-    )
-    return (
-        f"{DATA}/raw/{wildcards.dataset}/{'distilled/' if derived else ''}sources.json"
-    )
-
-
 rule convert:
     input:
         raw_manifest,

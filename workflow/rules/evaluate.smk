@@ -11,12 +11,15 @@ rule evaluate:
         f"{RESULTS}/runs/{{run}}/predictions.h5",
     log:
         f"{RESULTS}/logs/evaluate/{{run}}.log",
-    threads: PROJECT.config["threads"]
+    threads: TRAINING_THREADS
     resources:
+        gres=TRAINING_GRES,
+        cpus_per_task=TRAINING_THREADS,  # --cores does not cap it
         mem_mb=lambda w, attempt: scale_resource("mem_mb", 4000) * attempt,
         runtime=lambda w: min(120, scale_resource("runtime", 120)),
     params:
         folder=lambda w: f"{RESULTS}/runs/{w.run}",
         device=TRAINING_DEVICE,
+        threads=TRAINING_THREADS,
     shell:
-        "OMP_NUM_THREADS={threads} schnet evaluate {params.folder} --threads {threads} --device {params.device} > {log} 2>&1"
+        "OMP_NUM_THREADS={params.threads} schnet evaluate {params.folder} --threads {params.threads} --device {params.device} > {log} 2>&1"

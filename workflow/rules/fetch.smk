@@ -1,47 +1,38 @@
 # Upstream files: downloaded (or made, at the demo scale), verified and listed in sources.json.
 
+if PROJECT.scale["data"] == "reference":
 
-def is_made(dataset):
-    """Whether the raw files are made here instead of fetched."""
-    return PROJECT.scale["data"] == "reference"
+    rule reference:
+        # the demo's raw files, made with GFN2-xTB and EMT in the upstream formats
+        output:
+            f"{DATA}/raw/{{dataset}}/sources.json",
+        log:
+            f"{DATA}/logs/reference_{{dataset}}.log",
+        threads: 2
+        resources:
+            mem_mb=2000,
+            runtime=30,
+            cpus_per_task=2,
+        params:
+            folder=lambda w: f"{DATA}/raw/{w.dataset}",
+            options=generate_options,
+        shell:
+            "schnet reference {wildcards.dataset} {params.folder} --workers 2 --options {params.options:q} > {log} 2>&1"
 
+else:
 
-def fetch_command(wildcards):
-    source = PROJECT.sources[wildcards.dataset]
-    folder = f"{DATA}/raw/{wildcards.dataset}"
-    if is_made(wildcards.dataset):
-        options = json.dumps(
-            PROJECT.scale["families"][family(wildcards.dataset)].get("generate", {})
-        )
-        return f"reference {wildcards.dataset} {folder} --options '{options}'"
-    command = f"data fetch {wildcards.dataset} {folder}"
-    if (
-        wildcards.dataset == "materials_project"
-        and PROJECT.config["materials_project"] == "live"
-    ):
-        return command + " --live"
-    return command + (
-        f" --mirror '{PROJECT.config['mirror']}'" if PROJECT.config["mirror"] else ""
-    )
-
-
-def family(dataset):
-    from schnet.project import family_of
-
-    return family_of(dataset, PROJECT.scale)
-
-
-rule fetch:
-    output:
-        f"{DATA}/raw/{{dataset}}/sources.json",
-    log:
-        f"{DATA}/logs/fetch_{{dataset}}.log",
-    localrule: True
-    threads: lambda wildcards: workflow.cores if is_made(wildcards.dataset) else 1
-    params:
-        command=fetch_command,
-    shell:
-        "OMP_NUM_THREADS=1 schnet {params.command} 2> >(tee {log} >&2)"
+    rule fetch:
+        # runs where snakemake runs: compute nodes may have no internet
+        output:
+            f"{DATA}/raw/{{dataset}}/sources.json",
+        log:
+            f"{DATA}/logs/fetch_{{dataset}}.log",
+        localrule: True
+        params:
+            folder=lambda w: f"{DATA}/raw/{w.dataset}",
+            options=fetch_options,
+        shell:
+            "schnet data fetch {wildcards.dataset} {params.folder} {params.options} 2> >(tee {log} >&2)"
 
 
 rule distil:
@@ -52,15 +43,16 @@ rule distil:
         f"{DATA}/raw/{{dataset}}/distilled/sources.json",
     log:
         f"{DATA}/logs/distil_{{dataset}}.log",
-    localrule: True
-    threads: workflow.cores or 1
+    threads: 2
+    resources:
+        mem_mb=2000,
+        runtime=120,
+        cpus_per_task=2,
     params:
-        options=lambda w: json.dumps(
-            PROJECT.scale["families"][family(w.dataset)].get("generate", {})
-        ),
+        options=generate_options,
         folder=lambda w: f"{DATA}/raw/{w.dataset}",
         model=lambda w: PROJECT.sources[w.dataset]["derived_from"],
     shell:
         "(schnet import-tf {params.folder}/{params.model} {params.folder}/{params.model}.pt && "
-        "schnet reference {wildcards.dataset} {params.folder}/distilled --workers {threads} "
+        "schnet reference {wildcards.dataset} {params.folder}/distilled --workers 2 "
         "--options {params.options:q} --model {params.folder}/{params.model}.pt) > {log} 2>&1"

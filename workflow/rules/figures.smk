@@ -1,22 +1,4 @@
 # Figures, each with its data as CSV.
-FIGURE_RUNS = {
-    "figure_3": ["figure_3"],
-    "figure_4": ["table_2"],
-    "figure_9": ["table_1"],
-    "figure_10": ["table_2"],
-    "training_curves": list(PROJECT.experiments),
-    "predicted_true": list(PROJECT.experiments),
-}
-FIGURE_FILE = {
-    "figure_3": "metrics.json",
-    "figure_4": "model.pt",
-    "training_curves": "history.csv",
-}
-
-
-def figure_input(name):
-    file = FIGURE_FILE.get(name, "predictions.h5")
-    return [m.replace("metrics.json", file) for m in rendered_runs(FIGURE_RUNS[name])]
 
 
 rule figure:

@@ -1,10 +1,6 @@
 # Seeded splits; a split file knows the digest of its data.
 
 
-def split_of(wildcards):
-    return PROJECT.splits[f"{wildcards.dataset}/{wildcards.split}.npz"]
-
-
 rule split:
     input:
         f"{DATA}/{{dataset}}.h5",

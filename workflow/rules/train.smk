@@ -1,5 +1,4 @@
 # One training per run directory. Checkpoints are no outputs, so a failed job keeps them and continues.
-TRAINING_DEVICE = PROJECT.config["device"]
 
 
 rule train:
@@ -10,14 +9,17 @@ rule train:
         [f"{RESULTS}/runs/{{run}}/{name}" for name in RUN_FILES],
     log:
         f"{RESULTS}/logs/train/{{run}}.log",
-    threads: PROJECT.config["threads"]
+    threads: TRAINING_THREADS
     resources:
+        gres=TRAINING_GRES,
+        cpus_per_task=TRAINING_THREADS,  # --cores does not cap it
         mem_mb=lambda w, attempt: scale_resource("mem_mb", 4000) * attempt,
         runtime=lambda w, attempt: scale_resource("runtime", 240) * attempt,
     params:
         run=lambda w: json.dumps(PROJECT.runs[w.run], sort_keys=True),
         folder=lambda w: f"{RESULTS}/runs/{w.run}",
         device=TRAINING_DEVICE,
+        threads=TRAINING_THREADS,
     shell:
-        "OMP_NUM_THREADS={threads} schnet train {params.run:q} --output {params.folder} "
-        "--threads {threads} --device {params.device} 2> {log}"
+        "OMP_NUM_THREADS={params.threads} schnet train {params.run:q} --output {params.folder} "
+        "--threads {params.threads} --device {params.device} 2> {log}"
