@@ -259,3 +259,21 @@ def test_one_of_two_that_share_a_job_fails(cluster, checkout):
     done = run(command(500, *PACKED), checkout, cluster)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(models(checkout)) == 2
+
+
+def test_node_lost_and_back(cluster, checkout):
+    """SLURM requeues the job by itself; the training continues from its checkpoint."""
+    target = "results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0"
+    process = start(command(20_000, targets=[f"{target}/model.pt"]), checkout, cluster)
+    wait_for(lambda: any("train" in c for _, c in queue(cluster)) and list(checkout.glob("results/demo/runs/**/checkpoint.pt")), process)
+    node = subprocess.run(["sinfo", "-h", "-o", "%n"], env=cluster, capture_output=True, text=True, check=True).stdout.split()[0]
+    for state in (["State=DOWN", "Reason=test"], ["State=RESUME"]):
+        # the node may have come back by itself when it is asked to
+        subprocess.run(["scontrol", "update", f"NodeName={node}", *state], env=cluster, check="RESUME" not in state[0])
+        time.sleep(3)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, output
+    assert (
+        "continuing from step" in (checkout / f"results/demo/logs/train/{target.split('runs/')[1]}.log").read_text()
+        and (checkout / target / "model.pt").exists()
+    )

@@ -34,7 +34,9 @@ def describe(path, picture=None):
     print(f"{store.title}: {len(store):,} structures, {counts.sum():,} atoms, {counts.min()}–{counts.max()} atoms each (mean {counts.mean():.1f})")
     print(f"citation: {store.citation}\nlicence: {store.licence}\ndigest: {store.digest}")
     for source in store.sources:
-        print(f"from {source.get('file', '')}: {source.get('url', '')} (sha256 {source.get('sha256', '')[:16]}…, checksum from: {source.get('checksum_from', '')})")
+        print(
+            f"from {source.get('file', '')}: {source.get('url', '')} (sha256 {source.get('sha256', '')[:16]}…, checksum from: {source.get('checksum_from', '')})"
+        )
     for key, value in store.notes.items():
         print(f"{key}: {value}")
     if len(store.group_names) > 1:
@@ -45,7 +47,9 @@ def describe(path, picture=None):
         print("elements: " + ", ".join(f"{chemical_symbols[z]} {n:,}" for z, n in zip(elements, amounts, strict=True)))
         if store.cutoff:
             pairs = np.diff(h5["neighbours/offsets"][:])
-            print(f"neighbours within {store.cutoff} Å: {2 * pairs.sum() / counts.sum():.1f} per atom on average, {pairs.max():,} pairs in the largest structure")
+            print(
+                f"neighbours within {store.cutoff} Å: {2 * pairs.sum() / counts.sum():.1f} per atom on average, {pairs.max():,} pairs in the largest structure"
+            )
         print(f"{'property':28} {'unit':12} {'minimum':>14} {'maximum':>14} {'mean':>14} {'std':>12}")
         for name, p in store.properties.items():
             lo, hi, mean, std, samples[name] = _distribution(h5[f"properties/{name}"])

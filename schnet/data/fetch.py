@@ -101,7 +101,7 @@ def fetch_file(name: str, entry: dict, folder, *, mirror: str | None = None, pro
         own = _manifest(mirror, folder)
         if entry["mirror"] in own:
             expected, declared_by = {"sha256": own[entry["mirror"]]}, "mirror"
-            if entry.get("sha256") == own[entry["mirror"]] or "md5" in entry and path.exists() and file_digest(path, "md5") == entry["md5"]:
+            if entry.get("sha256") == own[entry["mirror"]] or ("md5" in entry and path.exists() and file_digest(path, "md5") == entry["md5"]):
                 declared_by = "workflow/sources.yaml"
     record = read_json(record_path) if record_path.exists() else None
     if declared_by is None and record:
@@ -111,7 +111,9 @@ def fetch_file(name: str, entry: dict, folder, *, mirror: str | None = None, pro
         try:
             verify(path, expected, str(path))
         except DataError as error:
-            raise DataError(f"{error}; delete the file{' (and ' + record_path.name + ' if upstream changed it)' if record else ''} and run again") from error
+            raise DataError(
+                f"{error}; delete the file{' (and ' + record_path.name + ' if upstream changed it)' if record else ''} and run again"
+            ) from error
         if record and record["sha256"] == file_digest(path):
             return record
         return _record(record_path, path, record["url"] if record else "placed by hand", declared_by)
@@ -151,7 +153,9 @@ def fetch_file(name: str, entry: dict, folder, *, mirror: str | None = None, pro
         if problems:
             unique = list(dict.fromkeys(problems))
             raise DataError(
-                f"{name} could not be fetched:\n  " + "\n  ".join(unique) + f"\nPlace the file at {path} by hand, or set mirror: to a folder that has {entry['mirror']}"
+                f"{name} could not be fetched:\n  "
+                + "\n  ".join(unique)
+                + f"\nPlace the file at {path} by hand, or set mirror: to a folder that has {entry['mirror']}"
             )
         url = url if not mirror else f"mirror: {entry['mirror']}"
     return _record(record_path, path, url, declared_by)

@@ -48,11 +48,14 @@ def rows(path):
                 forces = row.data.get("atomic_forces") if row.data else None
                 if forces is None or "total_energy" not in row.key_value_pairs:
                     raise DataError(f"{path}: row {row.id} has no total_energy or atomic_forces")
-                yield row.id, Structure(
-                    f"{Path(path).stem}-{row.id}",
-                    row.numbers,
-                    row.positions,
-                    {"energy": float(row.total_energy), "forces": np.asarray(forces, float)},
+                yield (
+                    row.id,
+                    Structure(
+                        f"{Path(path).stem}-{row.id}",
+                        row.numbers,
+                        row.positions,
+                        {"energy": float(row.total_energy), "forces": np.asarray(forces, float)},
+                    ),
                 )
     except (sqlite3.DatabaseError, KeyError) as error:
         raise DataError(f"{path}: not an ASE database ({error}); fetch it again") from error

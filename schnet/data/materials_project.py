@@ -14,7 +14,6 @@ import warnings
 import zipfile
 from pathlib import Path
 
-
 from schnet.data.store import Property, Structure, write_store
 from schnet.errors import DataError, SchNetError
 from schnet.files import atomic, read_json, write_json
@@ -138,7 +137,11 @@ def fetch_live(raw, *, endpoint: str | None = None, progress: bool = True) -> Pa
                 return client.materials.summary.search(**query)
         except Exception as error:
             message = " ".join(str(error).replace(key, "***").split())[:300]
-            hint = "the key was refused; check MP_API_KEY" if re.search(r"\b(401|403)\b|api.?key|forbidden|unauthor", message, re.I) else "run again to continue"
+            hint = (
+                "the key was refused; check MP_API_KEY"
+                if re.search(r"\b(401|403)\b|api.?key|forbidden|unauthor", message, re.I)
+                else "run again to continue"
+            )
             raise SchNetError(f"Materials Project: {what} failed ({message}); {hint}") from None
 
     try:
@@ -154,7 +157,9 @@ def fetch_live(raw, *, endpoint: str | None = None, progress: bool = True) -> Pa
         version = str(client.db_version)
         listed = parts / "materials.json"
         if listed.exists() and read_json(listed)["database_version"] != version:
-            raise SchNetError(f"{parts}: was begun with database {read_json(listed)['database_version']}, it is {version} now; delete the folder to start anew")
+            raise SchNetError(
+                f"{parts}: was begun with database {read_json(listed)['database_version']}, it is {version} now; delete the folder to start anew"
+            )
         if not listed.exists():
             found = call("listing the materials", fields=["material_id"], chunk_size=1000, **QUERY)
             ids = sorted({str(d["material_id"]) for d in found})
@@ -182,7 +187,9 @@ def fetch_live(raw, *, endpoint: str | None = None, progress: bool = True) -> Pa
     with atomic(out) as temporary, open(temporary, "w", encoding="utf-8") as f:
         for number in range(len(batches)):
             f.write((parts / f"{number:05d}.jsonl").read_text(encoding="utf-8"))
-    write_json(raw / (LIVE + ".source.json"), {k: about[k] for k in ("database_version", "query", "date")} | {"url": "mp-api: materials.summary.search"})
+    write_json(
+        raw / (LIVE + ".source.json"), {k: about[k] for k in ("database_version", "query", "date")} | {"url": "mp-api: materials.summary.search"}
+    )
     return out
 
 

@@ -59,7 +59,6 @@ def convert(raw, out, *, name, about, **_):
     molecule = name.removeprefix("md17_")
     data = read(Path(raw) / f"md17_{MOLECULES.get(molecule, molecule)}.npz")
     structures = (
-        Structure(f"{molecule}-{k + 1}", data["z"], data["R"][k], {"energy": data["E"][k], "forces": data["F"][k]})
-        for k in range(len(data["R"]))
+        Structure(f"{molecule}-{k + 1}", data["z"], data["R"][k], {"energy": data["E"][k], "forces": data["F"][k]}) for k in range(len(data["R"]))
     )
     return write_store(out, structures, PROPERTIES, name=name, **about)

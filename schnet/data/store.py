@@ -119,9 +119,7 @@ def write_store(
 
         def dataset(key, shape, dtype, **attributes):
             options = dict(compression="gzip", compression_opts=1, shuffle=True) if dtype != "S" else {}
-            d = h5.create_dataset(
-                key, (0, *shape), maxshape=(None, *shape), chunks=True, dtype=f"S{width}" if dtype == "S" else dtype, **options
-            )
+            d = h5.create_dataset(key, (0, *shape), maxshape=(None, *shape), chunks=True, dtype=f"S{width}" if dtype == "S" else dtype, **options)
             d.attrs.update(attributes)
             data[key] = []
 
@@ -268,6 +266,4 @@ class Store:
         with self.open() as h5:
             values = {k: h5[f"properties/{k}"][a:b] if p.per_atom else h5[f"properties/{k}"][index] for k, p in self.properties.items()}
             cell = h5["cell"][index] if "cell" in h5 else None
-            return Structure(
-                h5["ids"][index].decode(), h5["atomic_numbers"][a:b], h5["positions"][a:b], values, cell, int(self.groups[index])
-            )
+            return Structure(h5["ids"][index].decode(), h5["atomic_numbers"][a:b], h5["positions"][a:b], values, cell, int(self.groups[index]))

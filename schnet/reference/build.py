@@ -7,6 +7,8 @@ from ase import Atoms
 from ase.build import molecule
 from ase.data import covalent_radii
 
+from schnet.errors import SchNetError
+
 #: group -> element and position (Å) of its atoms, attached at the origin along +z
 GROUPS = {
     "F": [("F", 0, 0, 0)],
@@ -155,4 +157,4 @@ def named(name: str) -> Atoms:
         aniline = _on(phenol, opposite, "NH2")
         amide = substitute(aniline, len(aniline) - 1, "CHO")
         return substitute(amide, len(amide) - 1, "CH3")
-    raise ValueError(f"no geometry for {name}")
+    raise SchNetError(f"no start geometry for {name}; it can be fetched (scale small or paper), not made")
