@@ -279,6 +279,22 @@ def main():
         exponent = np.polyfit(np.log([n for n, _ in sizes[1:]]), np.log([s for _, s in sizes[1:]]), 1)[0]
         print(f"  exponent {exponent:.2f}")
     plot(rows, out / "ratios.png")
+    (out / "table.md").write_text(markdown(rows, args.threads, versions), encoding="utf-8")
+
+
+def markdown(rows, threads, versions) -> str:
+    """The measurements as a table: milliseconds, and times relative to the engine."""
+    from schnet import provenance
+
+    names = list(dict.fromkeys(r[1] for r in rows))
+    peers = ", ".join(f"{k} {v}" for k, v in versions.items() if v)
+    lines = [f"{provenance._cpu()}, {threads} thread{'s' * (threads > 1)}, {peers}; median ms (times the engine)", ""]
+    lines += ["| case | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for case in dict.fromkeys(r[0] for r in rows):
+        values = {r[1]: r for r in rows if r[0] == case}
+        cells = [f"{values[n][2]:.3g}" + ("" if n == "engine" else f" ({values[n][4]:.1f}×)") if n in values else "–" for n in names]
+        lines.append(f"| {case} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def plot(rows, path):
