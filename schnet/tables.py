@@ -130,9 +130,11 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
         notes.append(f"Only approximated in the demo's data: {', '.join(sorted(approximate))}.")
     notes += experiment.get("notes", [])
     notes += [f"{row['label']}: {row['note']}" for row in experiment["rows"] if row.get("note")]
-    missing = [c for c in cells if c.missing]
-    if missing:
-        notes.append("Missing: " + "; ".join(f"{c.row}, {c.column} ({c.missing})" for c in missing) + ".")
+    missing: dict[str, list[str]] = {}
+    for c in cells:
+        if c.missing:
+            missing.setdefault(c.missing, []).append(f"{c.row}/{c.column}")
+    notes += [f"Missing, {reason}: {', '.join(where)}." for reason, where in missing.items()]
     if any(c.quoted for c in cells):
         notes.append("Columns and rows without a measured value are quoted from the paper; they are not computed here.")
     if config["scale"] == "demo":
