@@ -219,3 +219,15 @@ def test_energy_is_conserved():
     start = atoms.get_total_energy()
     dynamics.run(1000)
     assert abs(atoms.get_total_energy() - start) < 2e-3
+
+
+def test_benchmarks_run_without_peers(tmp_path):
+    import subprocess
+    import sys
+
+    from conftest import ROOT
+
+    command = [sys.executable, "-m", "benchmarks", "--only", "one aspirin", "--seconds", "0.1", "--output", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "table (PyTorch)" in done.stdout and (tmp_path / "ratios.csv").exists() and "one aspirin" in (tmp_path / "table.md").read_text()

@@ -385,3 +385,12 @@ def test_made_forces_are_gradients(tmp_path):
         atoms.calc = XTB()
         energies.append(atoms.get_potential_energy() / 0.0433641)
     assert s.properties["forces"][1, 1] == pytest.approx(-(energies[0] - energies[1]) / 2e-3, rel=2e-3, abs=0.05)
+
+
+def test_plan_counts_runs_and_measures_where_asked():
+    done = schnet("plan", "--scale", "paper")
+    assert done.returncode == 0 and re.search(r"table_1 +38 +380,000,000", done.stdout) and "without a measurement" in done.stdout
+    from schnet.plan import measure
+
+    run = load_project({"scale": "paper"}).runs["md17_ethanol/energy+forces/schnet-T3-F64-rho0.01/n1000/rep0"]
+    assert 1e-5 < measure(run, 9, 1, "cpu") < 1
