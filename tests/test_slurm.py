@@ -161,6 +161,19 @@ def start(arguments, checkout, environment):
     return STARTED[-1]
 
 
+def kill_training(checkout) -> bool:
+    """SIGKILL a training of this checkout, and of no other; False while there is none."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments, folder = (entry / "cmdline").read_bytes().split(b"\0"), os.readlink(entry / "cwd")
+        except OSError:
+            continue
+        if folder == str(checkout) and b"train" in arguments and not any(b"snakemake" in a or b"bash" in a for a in arguments):
+            os.kill(int(entry.name), signal.SIGKILL)
+            return True
+    return False
+
+
 def test_accidents_do_not_change_the_result(cluster, checkout, tmp_path_factory):
     """scancel of a training, SIGKILL of another's process: both continue from checkpoints to the same bits."""
     steps = 10_000
@@ -174,7 +187,7 @@ def test_accidents_do_not_change_the_result(cluster, checkout, tmp_path_factory)
     subprocess.run(["scancel", job], env=cluster, check=True)
     time.sleep(3)
     wait_for(lambda: any("train" in c for _, c in queue(cluster)), process)
-    wait_for(lambda: subprocess.run(["pkill", "-KILL", "-f", f"schnet train .*{checkout}|schnet train .*materials_project"]).returncode == 0, process)
+    wait_for(lambda: kill_training(checkout), process)
     output = process.communicate(timeout=400)[0]
     assert process.returncode == 0, output
     text = "".join(p.read_text() for p in checkout.glob("results/demo/logs/train/**/*.log"))
