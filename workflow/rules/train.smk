@@ -22,4 +22,4 @@ rule train:
         threads=TRAINING_THREADS,
     shell:
         "OMP_NUM_THREADS={params.threads} schnet train {params.run:q} --output {params.folder} "
-        "--threads {params.threads} --device {params.device} 2> {log}"
+        "--threads {params.threads} --device {params.device} 2>> {log}"
