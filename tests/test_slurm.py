@@ -103,9 +103,9 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def command(steps, *more, targets=TARGETS):
+def command(steps, *more, targets=TARGETS, device="cpu"):
     run = f"run={{steps: {steps}, checkpoint_interval: 50, validation_interval: 500}}"
-    config = ["--config", "repeats=1", "device=cpu", run]
+    config = ["--config", "repeats=1", f"device={device}", run]
     # only the waiting times differ from what a user types
     fast = ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "10"]
     return [sys.executable, "-m", "snakemake", *targets, "--cores", "all", "--profile", "slurm", *fast, *more, *config]
@@ -233,12 +233,16 @@ def test_a_training_that_always_fails(cluster, checkout):
 def test_time_limit(cluster, checkout):
     """A job that hits its limit gets SIGTERM, writes a checkpoint and goes on in the next job."""
     process = start(
-        command(40_000, targets=["results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0/model.pt"]),
+        command(
+            40_000, targets=["results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0/model.pt"], device="auto"
+        ),
         checkout,
         cluster,
     )
     wait_for(lambda: any("train" in c for _, c in queue(cluster)) and list(checkout.glob("results/demo/runs/**/checkpoint.pt")), process)
     job = next(j for j, c in queue(cluster) if "train" in c)
+    gres = subprocess.run(["squeue", "-h", "-j", job, "-o", "%b"], env=cluster, capture_output=True, text=True).stdout
+    assert "gpu:1" in gres  # auto asks for a GPU; the training finds none on this node and takes the CPU
     subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=0:01"], env=cluster, check=True)
     log = checkout / "results/demo/logs/train/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0.log"
     wait_for(lambda: job not in [j for j, _ in queue(cluster)], process, 100)

@@ -8,9 +8,7 @@ rule split:
         f"{RESULTS}/splits/{{dataset}}/{{split}}.npz",
     log:
         f"{RESULTS}/logs/split_{{dataset}}_{{split}}.log",
-    resources:
-        mem_mb=1500,
-        runtime=20,
+    localrule: True
     params:
         options=lambda w: "--n-train {n_train} --n-validation {n_validation} --seed {seed} --strategy {strategy}".format(
             **split_of(w)
