@@ -6,6 +6,9 @@ import sys
 from schnet.errors import SchNetError
 from schnet.project import load_project
 
+# the schnet command of the environment that snakemake runs in, activated or not
+shell.prefix(f"export PATH={os.path.dirname(sys.executable)}:$PATH; ")
+
 try:
     PROJECT = load_project(config)
 except SchNetError as error:
