@@ -57,9 +57,11 @@ def test_killed_and_resumed_equals_uninterrupted(toy_run, tmp_path, engine):
     first, second = (pd.read_csv(tmp_path / k / "history.csv").drop(columns="seconds") for k in ("whole", "killed"))
     pd.testing.assert_frame_equal(first, second)
     # outputs that get lost before the evaluation are back without training again
-    (tmp_path / "killed" / "model.pt").unlink()
+    for name in ("model.pt", "history.csv", "run.yaml"):
+        (tmp_path / "killed" / name).unlink()
     message = start(run, tmp_path / "killed").communicate()[1]
     assert "continuing from step 400" in message and same_file(tmp_path / "whole" / "model.pt", tmp_path / "killed" / "model.pt")
+    assert (tmp_path / "killed" / "history.csv").exists() and (tmp_path / "killed" / "run.yaml").exists()
     evaluate(tmp_path / "killed")
     assert not (tmp_path / "killed" / "checkpoint.pt").exists()
 

@@ -163,8 +163,8 @@ def load(store: Store, indices, properties, *, cutoff: float | None = None, devi
     def ragged(dataset, offsets):
         """Rows of all wanted structures, read in few large pieces."""
         starts, ends = offsets[indices], offsets[indices + 1]
-        if len(indices) * 4 > len(offsets):  # most of the file: one read
-            lo, hi = starts.min(), ends.max()
+        lo, hi = starts.min(initial=len(dataset)), ends.max(initial=0)
+        if hi - lo <= 4 * (ends - starts).sum():  # dense enough: one read
             everything = dataset[lo:hi]
             return np.concatenate([everything[a - lo : b - lo] for a, b in zip(starts, ends, strict=True)])
         parts = [dataset[starts[k] : ends[k]] for k in order]

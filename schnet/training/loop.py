@@ -94,6 +94,7 @@ class Trainer:
 
     def __init__(self, spec: RunSpec, out, *, threads: int = 1, device: str = "cpu"):
         self.spec, self.out, self.device = spec, Path(out), torch.device(device)
+        provenance.code_digest()  # of the code that runs, not of what the files hold at the end
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError("device: cuda asked for, but PyTorch finds no GPU; set device: cpu or auto")
         torch.set_num_threads(threads)
@@ -384,6 +385,7 @@ class Trainer:
             states[name] = state
         store = self.store
         self.model.load_state_dict(states[self.selected])
+        self._write_history()
         about = provenance.collect()
         run = {
             "run": spec.to_dict(),
