@@ -92,15 +92,36 @@ def cluster():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture
-def checkout(tmp_path):
+def copy_workflow(folder):
     for name in ("Snakefile", "config.yaml", "workflow", "slurm"):
         source = ROOT / name
-        shutil.copytree(source, tmp_path / name) if source.is_dir() else shutil.copy(source, tmp_path)
-    # the schnet command finds its workflow beside the package: fine, it is the same
-    for parent in [tmp_path, *tmp_path.parents][:4]:
+        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy(source, folder)
+    for parent in [folder, *folder.parents][:4]:
         parent.chmod(0o755)
-    return tmp_path
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The converted crystals, made once without SLURM."""
+    folder = copy_workflow(tmp_path_factory.mktemp("data"))
+    target = "data/demo/materials_project.h5"
+    done = run([sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "all", "--", target], folder, os.environ | {"PATH": PATH})
+    assert done.returncode == 0, done.stderr
+    return folder / "data"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The workflow and nothing else: everything is made over SLURM."""
+    return copy_workflow(tmp_path)
+
+
+@pytest.fixture
+def prepared(tmp_path, data):
+    """The workflow with its data."""
+    shutil.copytree(data, tmp_path / "data")
+    return copy_workflow(tmp_path)
 
 
 def command(steps, *more, targets=TARGETS, device="cpu"):
@@ -117,10 +138,7 @@ def run(arguments, checkout, environment, timeout=400):
 
 def local_results(checkout, tmp_path_factory, steps):
     """The same targets without SLURM, elsewhere."""
-    other = tmp_path_factory.mktemp("local")
-    for name in ("Snakefile", "config.yaml", "workflow"):
-        source = ROOT / name
-        shutil.copytree(source, other / name) if source.is_dir() else shutil.copy(source, other)
+    other = copy_workflow(tmp_path_factory.mktemp("local"))
     shutil.copytree(checkout / "data", other / "data")
     arguments = [a for a in command(steps) if a not in ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "5")]
     done = run([*arguments, "--quiet"], other, os.environ | {"PATH": PATH})
@@ -199,8 +217,8 @@ def test_accidents_do_not_change_the_result(cluster, checkout, tmp_path_factory)
     assert again.returncode == 0 and "Nothing to be done" in again.stdout + again.stderr
 
 
-def test_main_process_killed_and_started_again(cluster, checkout):
-    process = start(command(3000), checkout, cluster)
+def test_main_process_killed_and_started_again(cluster, prepared):
+    process = start(command(3000), prepared, cluster)
     wait_for(lambda: any("train" in c for _, c in queue(cluster)), process)
     process.kill()
     process.wait()
@@ -208,43 +226,43 @@ def test_main_process_killed_and_started_again(cluster, checkout):
     while queue(cluster):
         assert time.monotonic() < until
         time.sleep(0.5)
-    finished = {p: p.stat().st_mtime_ns for p in checkout.glob("results/demo/runs/**/model.pt")}
+    finished = {p: p.stat().st_mtime_ns for p in prepared.glob("results/demo/runs/**/model.pt")}
     assert finished
-    assert run([*command(3000), "--unlock"], checkout, cluster).returncode == 0
-    done = run(command(3000), checkout, cluster)
+    assert run([*command(3000), "--unlock"], prepared, cluster).returncode == 0
+    done = run(command(3000), prepared, cluster)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (checkout / "results/demo/tables/table_2.md").exists()
+    assert (prepared / "results/demo/tables/table_2.md").exists()
     assert all(p.stat().st_mtime_ns == t for p, t in finished.items())  # nothing was trained twice
 
 
-def test_a_training_that_always_fails(cluster, checkout):
+def test_a_training_that_always_fails(cluster, prepared):
     """The others finish; the message names the log."""
-    broken = checkout / "results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0"
+    broken = prepared / "results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0"
     broken.mkdir(parents=True)
     (broken / "checkpoint.pt").write_bytes(b"damaged")
-    done = run(command(50, "--retries", "1"), checkout, cluster)
+    done = run(command(50, "--retries", "1"), prepared, cluster)
     output = done.stdout + done.stderr
     assert done.returncode != 0 and "results/demo/logs/train/materials_project" in output
     assert (broken.parents[1] / "n240/rep0/metrics.json").exists()
-    log = next(checkout.glob("results/demo/logs/train/**/n100/rep0.log")).read_text()
+    log = next(prepared.glob("results/demo/logs/train/**/n100/rep0.log")).read_text()
     assert "checkpoint.pt: cannot be read" in log
 
 
-def test_time_limit(cluster, checkout):
+def test_time_limit(cluster, prepared):
     """A job that hits its limit gets SIGTERM, writes a checkpoint and goes on in the next job."""
     process = start(
         command(
             30_000, targets=["results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0/model.pt"], device="auto"
         ),
-        checkout,
+        prepared,
         cluster,
     )
-    wait_for(lambda: any("train" in c for _, c in queue(cluster)) and list(checkout.glob("results/demo/runs/**/checkpoint.pt")), process)
+    wait_for(lambda: any("train" in c for _, c in queue(cluster)) and list(prepared.glob("results/demo/runs/**/checkpoint.pt")), process)
     job = next(j for j, c in queue(cluster) if "train" in c)
     gres = subprocess.run(["squeue", "-h", "-j", job, "-o", "%b"], env=cluster, capture_output=True, text=True).stdout
     assert "gpu:1" in gres  # auto asks for a GPU; the training finds none on this node and takes the CPU
     subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=0:01"], env=cluster, check=True)
-    log = checkout / "results/demo/logs/train/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0.log"
+    log = prepared / "results/demo/logs/train/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0.log"
     wait_for(lambda: job not in [j for j, _ in queue(cluster)], process, 100)
     assert "checkpoint written at step" in log.read_text()
     wait_for(lambda: "continuing from step" in log.read_text(), process)
@@ -255,29 +273,29 @@ def test_time_limit(cluster, checkout):
 PACKED = ["--groups", "train=trainings", "--group-components", "trainings=2"]
 
 
-def test_two_trainings_share_a_job_and_one_fails(cluster, checkout, tmp_path_factory):
+def test_two_trainings_share_a_job_and_one_fails(cluster, prepared, tmp_path_factory):
     """The job fails and names the log; the companion's training is not lost, and both end as they do without SLURM."""
-    broken = checkout / "results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0"
+    broken = prepared / "results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0"
     broken.mkdir(parents=True)
     (broken / "checkpoint.pt").write_bytes(b"damaged")
-    done = run(command(500, "--retries", "0", *PACKED), checkout, cluster)
+    done = run(command(500, "--retries", "0", *PACKED), prepared, cluster)
     assert done.returncode != 0 and "n100/rep0.log" in done.stdout + done.stderr
     # without its broken companion the next call finishes in seconds: the checkpoint of the finished one is there
     (broken / "checkpoint.pt").unlink()
-    done = run(command(500, *PACKED), checkout, cluster)
+    done = run(command(500, *PACKED), prepared, cluster)
     assert done.returncode == 0 and "Group job trainings" in done.stdout + done.stderr, done.stdout + done.stderr
     assert (
         "continuing from step 500"
-        in (checkout / "results/demo/logs/train/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n240/rep0.log").read_text()
+        in (prepared / "results/demo/logs/train/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n240/rep0.log").read_text()
     )
-    assert models(checkout) == models(local_results(checkout, tmp_path_factory, 500)) != {}
+    assert models(prepared) == models(local_results(prepared, tmp_path_factory, 500)) != {}
 
 
-def test_node_lost_and_back(cluster, checkout):
+def test_node_lost_and_back(cluster, prepared):
     """SLURM requeues the job by itself; the training continues from its checkpoint."""
     target = "results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0"
-    process = start(command(20_000, targets=[f"{target}/model.pt"]), checkout, cluster)
-    wait_for(lambda: any("train" in c for _, c in queue(cluster)) and list(checkout.glob("results/demo/runs/**/checkpoint.pt")), process)
+    process = start(command(20_000, targets=[f"{target}/model.pt"]), prepared, cluster)
+    wait_for(lambda: any("train" in c for _, c in queue(cluster)) and list(prepared.glob("results/demo/runs/**/checkpoint.pt")), process)
     node = subprocess.run(["sinfo", "-h", "-o", "%n"], env=cluster, capture_output=True, text=True, check=True).stdout.split()[0]
     for state in (["State=DOWN", "Reason=test"], ["State=RESUME"]):
         # the node may have come back by itself when it is asked to
@@ -286,6 +304,6 @@ def test_node_lost_and_back(cluster, checkout):
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert (
-        "continuing from step" in (checkout / f"results/demo/logs/train/{target.split('runs/')[1]}.log").read_text()
-        and (checkout / target / "model.pt").exists()
+        "continuing from step" in (prepared / f"results/demo/logs/train/{target.split('runs/')[1]}.log").read_text()
+        and (prepared / target / "model.pt").exists()
     )
