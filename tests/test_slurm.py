@@ -252,7 +252,7 @@ def test_time_limit(cluster, prepared):
     """A job that hits its limit gets SIGTERM, writes a checkpoint and goes on in the next job."""
     process = start(
         command(
-            30_000, targets=["results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0/model.pt"], device="auto"
+            60_000, targets=["results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0/model.pt"], device="auto"
         ),
         prepared,
         cluster,
