@@ -152,8 +152,6 @@ def test_energy_only_models_are_judged_by_forces_too(toy_run, tmp_path):
 def test_losses_by_hand(toy_run):
     from types import SimpleNamespace
 
-    batch = SimpleNamespace(n_atoms=torch.tensor([1, 2]), structure=torch.tensor([0, 1, 1]), __len__=lambda self: 2)
-
     class Two(SimpleNamespace):
         def __len__(self):
             return 2

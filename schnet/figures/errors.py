@@ -21,7 +21,7 @@ def _test_predictions(project, run: str, part: str = "test"):
         return h5[part]["true"][:], h5[part]["predicted"][:], str(h5[part].attrs["unit"])
 
 
-def _histograms(project, name: str, panels):
+def _histograms(project, panels):
     """One panel of a log histogram per (title, runs): all test errors of all repeats."""
     from schnet.figures import COLOURS, log_axis
 
@@ -56,13 +56,13 @@ def qm9_histograms(project):
     """Fig. 9: absolute test errors of all properties of QM9, all repeats, on a logarithmic scale."""
     experiment = project.experiments["table_1"]
     cells = {c.row: c.runs for c in project.cells["table_1"]}
-    return _histograms(project, "figure_9", [(r["label"], cells[r["key"]]) for r in experiment["rows"] if not r.get("extension")])
+    return _histograms(project, [(r["label"], cells[r["key"]]) for r in experiment["rows"] if not r.get("extension")])
 
 
 def crystal_histogram(project):
     """Fig. 10: absolute test errors of formation energies per atom of crystals, all repeats, on a logarithmic scale."""
     panels = [(f"N = {c.runs[0].split('/')[3].removeprefix('n')}", c.runs) for c in project.cells["table_2"] if c.runs]
-    return _histograms(project, "figure_10", panels or [("formation energy", [])])
+    return _histograms(project, panels or [("formation energy", [])])
 
 
 def predicted_true(project):

@@ -20,6 +20,8 @@ RESOLVED = f"{RESULTS}/config.json"
 TABLES = [name for name in PROJECT.experiments if name.startswith("table")]
 TRAINING_DEVICE = PROJECT.config["device"]
 TRAINING_THREADS = PROJECT.config["threads"]
+# whether the raw files are made here instead of fetched
+MADE = PROJECT.scale["data"] == "reference"
 # one GPU for each job, none where the CPU is asked for; slurm/config.yaml may name its type
 TRAINING_GRES = "" if TRAINING_DEVICE == "cpu" else "gpu:1"
 FIGURES = [
@@ -54,11 +56,6 @@ def data_of(names):
     return sorted({PROJECT.runs[run]["data"] for run in runs})
 
 
-def is_made(dataset):
-    """Whether the raw files are made here instead of fetched."""
-    return PROJECT.scale["data"] == "reference"
-
-
 def generate_options(wildcards):
     return json.dumps(
         PROJECT.scale["families"][family(wildcards.dataset)].get("generate", {})
@@ -81,9 +78,7 @@ def family(dataset):
 
 
 def raw_manifest(wildcards):
-    derived = "derived_from" in PROJECT.sources[wildcards.dataset] and not is_made(
-        wildcards.dataset
-    )
+    derived = "derived_from" in PROJECT.sources[wildcards.dataset] and not MADE
     return (
         f"{DATA}/raw/{wildcards.dataset}/{'distilled/' if derived else ''}sources.json"
     )

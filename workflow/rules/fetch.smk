@@ -1,6 +1,6 @@
 # Upstream files: downloaded (or made, at the demo scale), verified and listed in sources.json.
 
-if PROJECT.scale["data"] == "reference":
+if MADE:
 
     rule reference:
         # the demo's raw files, made with GFN2-xTB and EMT in the upstream formats
