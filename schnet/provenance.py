@@ -12,21 +12,34 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parent
-#: the modules whose change makes a run one of an older code
-TRAINING_CODE = ("models", "engine", "training", "data/structures.py", "data/splits.py", "data/store.py")
+#: what a training depends on; a run names the digest of each
+CODE = {
+    "models": ("models",),
+    "engine": ("engine",),
+    "training": ("training",),
+    "data": ("data/structures.py", "data/splits.py", "data/store.py"),
+}
 PACKAGES = ("torch", "numpy", "h5py", "ase", "vesin")
 
 
 @functools.cache
-def code_digest() -> str:
-    """SHA-256 over the source files that decide what a training gives."""
-    h = hashlib.sha256()
-    for entry in TRAINING_CODE:
-        path = ROOT / entry
-        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in (".py", ".h", ".cpp"))
-        for file in files:
-            h.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
-    return h.hexdigest()
+def code() -> dict[str, str]:
+    """SHA-256 of the source files that decide what a training gives, by part (see CODE)."""
+    digests = {}
+    for part, entries in CODE.items():
+        h = hashlib.sha256()
+        for entry in entries:
+            path = ROOT / entry
+            files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in (".py", ".h", ".cpp"))
+            for file in files:
+                h.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
+        digests[part] = h.hexdigest()
+    return digests
+
+
+def changed(about: dict) -> list[str]:
+    """The parts of the code that have changed since a run with this provenance was trained."""
+    return [part for part, digest in code().items() if about["code"].get(part) != digest]
 
 
 def _git() -> dict:
@@ -61,7 +74,7 @@ def collect() -> dict:
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
     return {
-        "code_digest": code_digest(),
+        "code": code(),
         "git": _git(),
         "python": platform.python_version(),
         "packages": versions,

@@ -22,7 +22,6 @@ pre{background:#f6f6f6;padding:.5rem;overflow-x:auto;font-size:11px}
 
 def _runs(project: Project) -> str:
     """Cost and provenance of every finished run."""
-    current = provenance.code_digest()
     lines, details, total = [], [], 0.0
     for run in sorted(project.runs):
         folder = project.results / "runs" / run
@@ -41,7 +40,7 @@ def _runs(project: Project) -> str:
                     extremes += (
                         f"{part}: largest error {largest[0]['id']} ({largest[0]['error']:+.3g}), smallest {small['id']} ({small['error']:+.1g}) "
                     )
-        code = "current" if where["code_digest"] == current else "older code"
+        changed = provenance.changed(where)
         anchor = html.escape(run)
         cells = [
             run,
@@ -51,7 +50,7 @@ def _runs(project: Project) -> str:
             f"{result['peak_memory_mb']:,} MB",
             result["engine"],
             where["gpu"] or where["cpu"],
-            code,
+            f"changed since: {', '.join(changed)}" if changed else "current",
         ]
         lines.append(f'<tr id="run-{anchor}">' + "".join(f"<td>{html.escape(str(c))}</td>" for c in cells) + "</tr>")
         text = (folder / "run.yaml").read_text(encoding="utf-8")

@@ -120,10 +120,12 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
             )
         if any(r["run"]["protocol"] == "tf_code" for r in runs):
             notes.append("Protocol tf_code: loss and validation as in the authors' code.")
-        older = [r for r in runs if r["provenance"]["code_digest"] != provenance.code_digest()]
+        older = [c for c in (provenance.changed(r["provenance"]) for r in runs) if c]
         if older:
+            parts = ", ".join(sorted({p for c in older for p in c}))
+            agree = " (every engine agrees with the reference to float32 rounding, tests/test_engine.py)" if parts == "engine" else ""
             notes.append(
-                f"{len(older)} of {len(runs)} runs were made by an older version of the training code; `snakemake --forcerun train` trains again."
+                f"Code that has changed since {len(older)} of {len(runs)} runs were trained: {parts}{agree}; `snakemake --forcerun train` trains again."
             )
     approximate = set(project.scale.get("approximate", ())) & {c.row for c in cells}
     if approximate:

@@ -136,7 +136,7 @@ def test_files_missing_in_the_mirror_leave_their_cells_empty(tmp_path):
 def write_run(folder, metrics, run, **alternatives):
     write_json(folder / "metrics.json", {"target": run["target"], "weights": "raw", "parts": {"test": metrics}, "alternatives": alternatives})
     result = {"steps": 10, "n_train": 5, "training_seconds": 1.0, "peak_memory_mb": 1, "engine": "reference", "best_step": 10}
-    provenance = {"code_digest": "old", "gpu": None, "cpu": "c"}
+    provenance = {"code": {"engine": "old"}, "gpu": None, "cpu": "c"}
     write_yaml(
         folder / "run.yaml",
         {
@@ -166,7 +166,7 @@ def test_table_with_means_errors_units_and_missing_runs(tmp_path):
     text = (tmp_path / "table_1.md").read_text()
     assert "0.28" in text and "Å^2" in text  # 1 Bohr² in Å²
     assert (
-        "older version of the training code" in text
+        "changed since 2 of 2 runs were trained: models, engine, training, data" in text
         and "Missing, 2 of 3 runs there: zpve/schnet" in text
         and "mirror with checksums of its own" in text
     )

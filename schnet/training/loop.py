@@ -94,7 +94,7 @@ class Trainer:
 
     def __init__(self, spec: RunSpec, out, *, threads: int = 1, device: str = "cpu"):
         self.spec, self.out, self.device = spec, Path(out), torch.device(device)
-        provenance.code_digest()  # of the code that runs, not of what the files hold at the end
+        provenance.code()  # of the code that runs, not of what the files hold at the end
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError("device: cuda asked for, but PyTorch finds no GPU; set device: cpu or auto")
         torch.set_num_threads(threads)
