@@ -166,7 +166,7 @@ def test_table_with_means_errors_units_and_missing_runs(tmp_path):
     text = (tmp_path / "table_1.md").read_text()
     assert "0.28" in text and "Å^2" in text  # 1 Bohr² in Å²
     assert (
-        "changed since 2 of 2 runs were trained: data, engine, models, training" in text
+        "changed since 3 of 3 runs were trained: data, engine, models, training" in text
         and "Missing, 2 of 3 runs there: zpve/schnet" in text
         and "mirror with checksums of its own" in text
     )
