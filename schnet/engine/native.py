@@ -87,9 +87,13 @@ class _Handle:
             self.pointer = None
 
     def set_parameters(self, parameters):
+        """Where the parameters are. They must stay there: the engine reads them again for every table."""
         self.parameters = list(parameters)  # keeps the memory alive
-        pointers = (ctypes.c_void_p * len(self.parameters))(*(p.data_ptr() for p in self.parameters))
-        self.lib.schnet_set_parameters(self.pointer, pointers)
+        self.pointers = (ctypes.c_void_p * len(self.parameters))(*(p.data_ptr() for p in self.parameters))
+        self.read_parameters()
+
+    def read_parameters(self):
+        self.lib.schnet_set_parameters(self.pointer, self.pointers)
 
     def forward(self, batch: Batch, forces: bool, keep: bool) -> tuple[Tensor, Tensor | None, bool]:
         """Energy sums [B] float64, forces [N, 3] or None, and whether all distances were inside the table."""
@@ -104,35 +108,44 @@ class _Handle:
         return energies, f, status == 0
 
 
+def _scale(model: SchNet, batch: Batch):
+    """What the sum of atomwise outputs is multiplied by: a number, or one per structure."""
+    scale = float(model.scale)
+    return scale if model.hyperparameters.readout == "sum" else scale / batch.n_atoms.float()
+
+
+def _scaled(energy: Tensor, forces: Tensor | None, factor, batch: Batch):
+    if forces is not None:
+        forces = forces * (factor if isinstance(factor, float) else factor[batch.structure, None])
+    return energy * factor, forces
+
+
 class _Evaluate(torch.autograd.Function):
-    """(E, F) as a function of the parameter vector; both gradients come from the engine's second sweep."""
+    """(E, F) as a function of the parameter vector. The engine's second sweep adds the gradient straight to
+    the vector's ``grad``: no copy, no accumulation."""
 
     @staticmethod
     def forward(ctx, flat, engine, batch, forces):
-        energies, f, inside = engine.handle.forward(batch, forces, keep=True)
+        energy, f, inside = engine.handle.forward(batch, forces, keep=True)
         if not inside:
             raise engine.outside()
-        ctx.engine, ctx.forces = engine, forces
+        ctx.engine, ctx.batch, ctx.factor = engine, batch, _scale(engine.model, batch)
         ctx.set_materialize_grads(False)
         ctx.generation = engine.generation = engine.generation + 1
-        return (energies.float(), f) if forces else energies.float()
+        energy, f = _scaled(energy, f, ctx.factor, batch)
+        return (energy.float(), f) if forces else energy.float()
 
     @staticmethod
     def backward(ctx, g_e, g_f=None):
         engine = ctx.engine
         if ctx.generation != engine.generation:
             raise RuntimeError("backward of an evaluation that another one has replaced")
-        energies = engine.handle.inputs[0].shape[0] - 1
-        g_e = torch.zeros(energies) if g_e is None else g_e.contiguous()
-        if ctx.forces and g_f is not None:
-            g_f = g_f.contiguous()
-        else:
-            g_f = None
-        gradient = torch.zeros(engine.size)
-        base = gradient.data_ptr()
-        pointers = (ctypes.c_void_p * len(engine.offsets))(*(base + 4 * o for o in engine.offsets))
-        engine.handle.lib.schnet_backward(engine.handle.pointer, _pointer(g_e), _pointer(g_f), pointers)
-        return gradient, None, None, None
+        g_e = torch.zeros(len(ctx.batch)) if g_e is None else g_e
+        g_e, g_f = _scaled(g_e, g_f, ctx.factor, ctx.batch)
+        # named: they must live until the call returns
+        g_e, g_f = g_e.contiguous(), None if g_f is None else g_f.contiguous()
+        engine.handle.lib.schnet_backward(engine.handle.pointer, _pointer(g_e), _pointer(g_f), engine.gradients())
+        return None, None, None, None
 
 
 class NativeEngine:
@@ -140,45 +153,40 @@ class NativeEngine:
 
     def __init__(self, model: SchNet, flat, distance_range, threads: int):
         self.model, self.flat = model, flat
-        self.offsets, self.size = flat.offsets, flat.tensor.numel()
         self.handle = _Handle(model, threads)
+        self.handle.set_parameters(model.parameters())
         self.name = f"native ({self.handle.lib.build})"
         self.grid = Grid(distance_range, knot_spacing(model.hyperparameters.gamma))
         self.basis = self.grid.basis(model).float().contiguous()
         self.generation = 0
-        lib = self.handle.lib
-        lib.schnet_set_grid(self.handle.pointer, self.grid.lo, self.grid.h, self.grid.n_knots, self.basis.data_ptr())
+        self.handle.lib.schnet_set_grid(self.handle.pointer, self.grid.lo, self.grid.h, self.grid.n_knots, self.basis.data_ptr())
         self.refresh()
 
     def outside(self) -> DataError:
         hi = self.grid.lo + self.grid.h * (self.grid.n_knots - 1)
         return DataError(f"a distance is zero or outside the tabulated range {self.grid.lo:.3f}–{hi:.3f} Å")
 
+    def gradients(self):
+        """Pointers to the parameters' places in the gradient of the parameter vector."""
+        base = self.flat.tensor.grad.data_ptr()
+        return (ctypes.c_void_p * len(self.flat.offsets))(*(base + 4 * o for o in self.flat.offsets))
+
     def refresh(self):
         """Rebuild the filter table from the present parameters."""
-        self.handle.set_parameters(self.model.parameters())
+        self.handle.read_parameters()
         self.handle.lib.schnet_build_table(self.handle.pointer)
-
-    def _scaled(self, energy: Tensor, forces: Tensor | None, batch: Batch):
-        scale = float(self.model.scale)
-        factor = scale if self.model.hyperparameters.readout == "sum" else scale / batch.n_atoms.to(energy.dtype)
-        if forces is not None and not isinstance(factor, float):
-            forces = forces * factor.float()[batch.structure, None]
-        elif forces is not None:
-            forces = forces * factor
-        return energy * factor, forces
 
     def __call__(self, batch: Batch, forces: bool):
         self.refresh()
         out = _Evaluate.apply(self.flat.tensor, self, batch, forces)
-        return self._scaled(*(out if forces else (out, None)), batch)
+        return out if forces else (out, None)
 
     def evaluate(self, batch: Batch, forces: bool):
         energy, f, inside = self.handle.forward(batch, forces, keep=False)
         self.generation += 1
         if not inside:
             raise self.outside()
-        return self._scaled(energy, f, batch)
+        return _scaled(energy, f, _scale(self.model, batch), batch)
 
 
 class FrozenEngine:
@@ -217,4 +225,4 @@ class FrozenEngine:
             energy, f, inside = self.handle.forward(batch, forces, keep=False)
             if not inside:
                 raise DataError("a distance could not be tabulated")
-        return NativeEngine._scaled(self, energy, f, batch)
+        return _scaled(energy, f, _scale(self.model, batch), batch)

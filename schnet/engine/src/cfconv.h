@@ -5,128 +5,141 @@
 // the kernels below: quintic Hermite data at the knots (value, h W', h^2 W'': three rows per knot,
 // a bin uses those of its two knots) and polynomial coefficients (six rows per bin).
 // Every pair (i, j) is visited once: the filter is the same in both directions, which also makes
-// the convolution its own adjoint.
+// the convolution its own adjoint. Pairs come sorted by bin.
 #pragma once
+#include <type_traits>
+
 #include "simd.h"
 
 namespace {
 
 constexpr int M = 6;  // table rows that contribute to one filter
 
-struct Pairs {
+struct Pairs {  // in the order of their bins
   const int32_t *i, *j, *bin;
   const float *weight, *slope;  // [P, 6]: interpolation weights and their derivatives by d
 };
 
-template <int F>
-inline int vectors(int n_features) {
-  return F > 0 ? F / W : n_features / W;
+// f(first, last, columns): every run of pairs in one bin times every block of columns. A block is as wide as
+// the registers hold the six rows of a bin, which are then loaded once per run instead of once per pair.
+template <class Function>
+inline void for_runs(int64_t p0, int64_t p1, const Pairs& pairs, int n, Function f) {
+  for (int64_t first = p0, last; first < p1; first = last) {
+    last = first + 1;
+    while (last < p1 && pairs.bin[last] == pairs.bin[first]) last++;
+    int o = 0;
+    for (; o + BLOCK * W <= n; o += BLOCK * W) f(first, last, o, std::integral_constant<int, BLOCK>());
+    for (; o < n; o += W) f(first, last, o, std::integral_constant<int, 1>());
+  }
 }
 
 // v_i += W y_j,  v_j += W y_i
-template <int F>
-void convolve(int64_t p0, int64_t p1, const Pairs& pairs, int nf, const float* table, int stride, const float* y,
-              float* v) {
-  const int nv = vectors<F>(nf), n = nv * W;
-  for (int64_t p = p0; p < p1; p++) {
-    const float *t = table + (int64_t)pairs.bin[p] * stride * n, *s = pairs.weight + p * M;
-    const int64_t i = (int64_t)pairs.i[p] * n, j = (int64_t)pairs.j[p] * n;
-    vec c[M];
-    for (int m = 0; m < M; m++) c[m] = splat(s[m]);
-#pragma GCC unroll 8
-    for (int q = 0; q < nv; q++) {
-      const int o = q * W;
-      vec w = load(t + o) * c[0];
-#pragma GCC unroll 6
-      for (int m = 1; m < M; m++) w += load(t + m * n + o) * c[m];
-      vec a = w * load(y + j + o), b = w * load(y + i + o);
-      store(v + i + o, load(v + i + o) + a);
-      store(v + j + o, load(v + j + o) + b);
+inline void convolve(int64_t p0, int64_t p1, const Pairs& pairs, int n, const float* table, int stride, const float* y,
+                     float* v) {
+  for_runs(p0, p1, pairs, n, [=](int64_t first, int64_t last, int o, auto block) {
+    constexpr int Q = block;
+    vec row[M][Q];
+    const float* t = table + (int64_t)pairs.bin[first] * stride * n + o;
+    UNROLL for (int m = 0; m < M; m++)
+      UNROLL for (int q = 0; q < Q; q++) row[m][q] = load(t + m * n + q * W);
+    for (int64_t p = first; p < last; p++) {
+      const float* s = pairs.weight + p * M;
+      const int64_t i = (int64_t)pairs.i[p] * n + o, j = (int64_t)pairs.j[p] * n + o;
+      vec w[Q] = {};
+      UNROLL for (int m = 0; m < M; m++)
+        UNROLL for (int q = 0; q < Q; q++) w[q] += row[m][q] * s[m];
+      UNROLL for (int q = 0; q < Q; q++) {
+        const vec a = w[q] * load(y + j + q * W), b = w[q] * load(y + i + q * W);
+        store(v + i + q * W, load(v + i + q * W) + a);
+        store(v + j + q * W, load(v + j + q * W) + b);
+      }
     }
-  }
+  });
 }
 
 // Adjoint: ly += W lv (both directions) and d_bar_p += <lv_i y_j + lv_j y_i, W'(d_p)>
-template <int F>
-void convolve_adjoint(int64_t p0, int64_t p1, const Pairs& pairs, int nf, const float* table, int stride,
-                      const float* y, const float* lv, float* ly, float* d_bar) {
-  const int nv = vectors<F>(nf), n = nv * W;
-  for (int64_t p = p0; p < p1; p++) {
-    const float *t = table + (int64_t)pairs.bin[p] * stride * n, *s = pairs.weight + p * M, *ds = pairs.slope + p * M;
-    const int64_t i = (int64_t)pairs.i[p] * n, j = (int64_t)pairs.j[p] * n;
-    vec c[M], dc[M], acc = vec{};
-    for (int m = 0; m < M; m++) c[m] = splat(s[m]), dc[m] = splat(ds[m]);
-#pragma GCC unroll 8
-    for (int q = 0; q < nv; q++) {
-      const int o = q * W;
-      vec row = load(t + o), w = row * c[0], dw = row * dc[0];
-#pragma GCC unroll 6
-      for (int m = 1; m < M; m++) row = load(t + m * n + o), w += row * c[m], dw += row * dc[m];
-      vec li = load(lv + i + o), lj = load(lv + j + o);
-      acc += (li * load(y + j + o) + lj * load(y + i + o)) * dw;
-      store(ly + i + o, load(ly + i + o) + w * lj);
-      store(ly + j + o, load(ly + j + o) + w * li);
+inline void convolve_adjoint(int64_t p0, int64_t p1, const Pairs& pairs, int n, const float* table, int stride,
+                             const float* y, const float* lv, float* ly, float* d_bar) {
+  for_runs(p0, p1, pairs, n, [=](int64_t first, int64_t last, int o, auto block) {
+    constexpr int Q = block;
+    vec row[M][Q];
+    const float* t = table + (int64_t)pairs.bin[first] * stride * n + o;
+    UNROLL for (int m = 0; m < M; m++)
+      UNROLL for (int q = 0; q < Q; q++) row[m][q] = load(t + m * n + q * W);
+    for (int64_t p = first; p < last; p++) {
+      const float *s = pairs.weight + p * M, *ds = pairs.slope + p * M;
+      const int64_t i = (int64_t)pairs.i[p] * n + o, j = (int64_t)pairs.j[p] * n + o;
+      vec w[Q] = {}, dw[Q] = {}, acc = {};
+      UNROLL for (int m = 0; m < M; m++)
+        UNROLL for (int q = 0; q < Q; q++) w[q] += row[m][q] * s[m], dw[q] += row[m][q] * ds[m];
+      UNROLL for (int q = 0; q < Q; q++) {
+        const vec li = load(lv + i + q * W), lj = load(lv + j + q * W);
+        acc += (li * load(y + j + q * W) + lj * load(y + i + q * W)) * dw[q];
+        store(ly + i + q * W, load(ly + i + q * W) + w[q] * lj);
+        store(ly + j + q * W, load(ly + j + q * W) + w[q] * li);
+      }
+      d_bar[p] += sum(acc);
     }
-    d_bar[p] += sum(acc);
-  }
+  });
 }
 
 // Tangent along a change dd_p of the distances: o_i += W a_j + dd W' b_j (both directions)
-template <int F>
-void convolve_tangent(int64_t p0, int64_t p1, const Pairs& pairs, int nf, const float* table, int stride,
-                      const float* dd, const float* a, const float* b, float* out) {
-  const int nv = vectors<F>(nf), n = nv * W;
-  for (int64_t p = p0; p < p1; p++) {
-    const float *t = table + (int64_t)pairs.bin[p] * stride * n, *s = pairs.weight + p * M, *ds = pairs.slope + p * M;
-    const int64_t i = (int64_t)pairs.i[p] * n, j = (int64_t)pairs.j[p] * n;
-    vec c[M], dc[M];
-    for (int m = 0; m < M; m++) c[m] = splat(s[m]), dc[m] = splat(ds[m] * dd[p]);
-#pragma GCC unroll 8
-    for (int q = 0; q < nv; q++) {
-      const int o = q * W;
-      vec row = load(t + o), w = row * c[0], dw = row * dc[0];
-#pragma GCC unroll 6
-      for (int m = 1; m < M; m++) row = load(t + m * n + o), w += row * c[m], dw += row * dc[m];
-      vec oi = w * load(a + j + o) + dw * load(b + j + o), oj = w * load(a + i + o) + dw * load(b + i + o);
-      store(out + i + o, load(out + i + o) + oi);
-      store(out + j + o, load(out + j + o) + oj);
+inline void convolve_tangent(int64_t p0, int64_t p1, const Pairs& pairs, int n, const float* table, int stride,
+                             const float* dd, const float* a, const float* b, float* out) {
+  for_runs(p0, p1, pairs, n, [=](int64_t first, int64_t last, int o, auto block) {
+    constexpr int Q = block;
+    vec row[M][Q];
+    const float* t = table + (int64_t)pairs.bin[first] * stride * n + o;
+    UNROLL for (int m = 0; m < M; m++)
+      UNROLL for (int q = 0; q < Q; q++) row[m][q] = load(t + m * n + q * W);
+    for (int64_t p = first; p < last; p++) {
+      const float *s = pairs.weight + p * M, *ds = pairs.slope + p * M;
+      const int64_t i = (int64_t)pairs.i[p] * n + o, j = (int64_t)pairs.j[p] * n + o;
+      vec w[Q] = {}, dw[Q] = {};
+      UNROLL for (int m = 0; m < M; m++)
+        UNROLL for (int q = 0; q < Q; q++) w[q] += row[m][q] * s[m], dw[q] += row[m][q] * ds[m];
+      UNROLL for (int q = 0; q < Q; q++) {
+        const vec d = dw[q] * dd[p];
+        const vec oi = w[q] * load(a + j + q * W) + d * load(b + j + q * W);
+        const vec oj = w[q] * load(a + i + q * W) + d * load(b + i + q * W);
+        store(out + i + q * W, load(out + i + q * W) + oi);
+        store(out + j + q * W, load(out + j + q * W) + oj);
+      }
     }
-  }
+  });
 }
 
 // Gradient of the table from <a, W y>: row_m += weight_m (a_i y_j + a_j y_i); with TANGENT also from
 // <b, W yd> + <b, dd W' y>: row_m += weight_m (b_i yd_j + b_j yd_i) + dd slope_m (b_i y_j + b_j y_i)
-template <int F, bool TANGENT>
-void table_gradient(int64_t p0, int64_t p1, const Pairs& pairs, int nf, int stride, const float* dd, const float* a,
+template <bool TANGENT>
+void table_gradient(int64_t p0, int64_t p1, const Pairs& pairs, int n, int stride, const float* dd, const float* a,
                     const float* y, const float* b, const float* yd, float* table_bar) {
-  const int nv = vectors<F>(nf), n = nv * W;
-  for (int64_t p = p0; p < p1; p++) {
-    float* t = table_bar + (int64_t)pairs.bin[p] * stride * n;
-    const float *s = pairs.weight + p * M, *ds = pairs.slope + p * M;
-    const int64_t i = (int64_t)pairs.i[p] * n, j = (int64_t)pairs.j[p] * n;
-    vec c[M], dc[M];
-    for (int m = 0; m < M; m++) {
-      c[m] = splat(s[m]);
-      if (TANGENT) dc[m] = splat(ds[m] * dd[p]);
-    }
-#pragma GCC unroll 8
-    for (int q = 0; q < nv; q++) {
-      const int o = q * W;
-      vec yi = load(y + i + o), yj = load(y + j + o);
-      vec g = load(a + i + o) * yj + load(a + j + o) * yi, r = vec{};
-      if (TANGENT) {
-        vec bi = load(b + i + o), bj = load(b + j + o);
-        g += bi * load(yd + j + o) + bj * load(yd + i + o);
-        r = bi * yj + bj * yi;
+  for_runs(p0, p1, pairs, n, [=](int64_t first, int64_t last, int o, auto block) {
+    constexpr int Q = block;
+    vec row[M][Q] = {};
+    for (int64_t p = first; p < last; p++) {
+      const float *s = pairs.weight + p * M, *ds = pairs.slope + p * M;
+      const int64_t i = (int64_t)pairs.i[p] * n + o, j = (int64_t)pairs.j[p] * n + o;
+      vec g[Q], r[Q];
+      UNROLL for (int q = 0; q < Q; q++) {
+        const vec yi = load(y + i + q * W), yj = load(y + j + q * W);
+        g[q] = load(a + i + q * W) * yj + load(a + j + q * W) * yi;
+        if (TANGENT) {
+          const vec bi = load(b + i + q * W), bj = load(b + j + q * W);
+          g[q] += bi * load(yd + j + q * W) + bj * load(yd + i + q * W);
+          r[q] = (bi * yj + bj * yi) * dd[p];
+        }
       }
-#pragma GCC unroll 6
-      for (int m = 0; m < M; m++) {
-        vec x = load(t + m * n + o) + g * c[m];
-        if (TANGENT) x += r * dc[m];
-        store(t + m * n + o, x);
-      }
+      UNROLL for (int m = 0; m < M; m++)
+        UNROLL for (int q = 0; q < Q; q++) {
+          row[m][q] += g[q] * s[m];
+          if (TANGENT) row[m][q] += r[q] * ds[m];
+        }
     }
-  }
+    float* t = table_bar + (int64_t)pairs.bin[first] * stride * n + o;
+    UNROLL for (int m = 0; m < M; m++)
+      UNROLL for (int q = 0; q < Q; q++) store(t + m * n + q * W, load(t + m * n + q * W) + row[m][q]);
+  });
 }
 
 // Quintic Hermite weights at position t of a bin of width h, and their derivatives by distance.

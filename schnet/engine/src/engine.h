@@ -60,9 +60,10 @@ struct Engine {
   Batch batch{};
   std::vector<Chunk> chunks;
   bool kept = false;
-  // per pair
-  std::vector<int32_t> bin;
+  // per pair, sorted by bin within a chunk
+  std::vector<int32_t> i, j, bin;
   std::vector<float> weight, slope, rij, inverse_d, d_bar;
+  std::vector<float> place;  // (d - lo) / h, in the batch's order
   // per atom and layer
   std::vector<float> x, y, v, a, s, x_last, o1, o_s, X, lam, tangent, mu;
   std::vector<float> force;
@@ -131,31 +132,36 @@ struct Engine {
     });
   }
 
-  // Distances, bins and interpolation weights; false where a distance lies outside the table.
+  // Distances, bins and interpolation weights of a chunk's pairs, sorted by bin; false where a distance lies
+  // outside the table.
   bool geometry(const Chunk& c) {
     const float inverse_h = 1 / h;
-    bool inside = true;
+    std::vector<int64_t> next(K, 0);  // pairs per bin, then the place of the bin's next pair
     for (int64_t p = c.p0; p < c.p1; p++) {
-      const float *ri = batch.positions + 3 * (int64_t)batch.i[p], *rj = batch.positions + 3 * (int64_t)batch.j[p];
-      float d2 = 0;
-      for (int k = 0; k < 3; k++) {
-        float r = rj[k] - ri[k] + (batch.shift ? batch.shift[3 * p + k] : 0);
-        rij[3 * p + k] = r;
-        d2 += r * r;
-      }
-      const float d = std::sqrt(d2), u = (d - lo) * inverse_h;
-      inverse_d[p] = 1 / d;
-      if (!(u >= 0 && u <= K - 1) || d2 == 0) {  // also true for NaN
-        inside = false;
-        bin[p] = 0;
-        continue;
-      }
-      const int k = std::min((int)u, K - 2);
-      bin[p] = k;
-      (frozen ? monomial_weights : hermite_weights)(u - k, inverse_h, &weight[p * M], &slope[p * M]);
+      float r[3];
+      const float u = (separation(p, r) - lo) * inverse_h;
+      if (!(u >= 0 && u <= K - 1) || (r[0] == 0 && r[1] == 0 && r[2] == 0)) return false;  // also for NaN
+      place[p] = u;
+      next[std::min((int)u, K - 2) + 1]++;
     }
-    return inside;
+    next[0] = c.p0;
+    for (int k = 1; k < K; k++) next[k] += next[k - 1];
+    for (int64_t p = c.p0; p < c.p1; p++) {
+      const int k = std::min((int)place[p], K - 2);
+      const int64_t q = next[k]++;
+      i[q] = batch.i[p], j[q] = batch.j[p], bin[q] = k;
+      inverse_d[q] = 1 / separation(p, &rij[3 * q]);
+      (frozen ? monomial_weights : hermite_weights)(place[p] - k, inverse_h, &weight[q * M], &slope[q * M]);
+    }
+    return true;
   }
+  // r_j - r_i of the batch's pair p and its length
+  float separation(int64_t p, float* r) const {
+    const float *ri = batch.positions + 3 * (int64_t)batch.i[p], *rj = batch.positions + 3 * (int64_t)batch.j[p];
+    for (int k = 0; k < 3; k++) r[k] = rj[k] - ri[k] + (batch.shift ? batch.shift[3 * p + k] : 0);
+    return std::sqrt(r[0] * r[0] + r[1] * r[1] + r[2] * r[2]);
+  }
+  Pairs pairs() const { return {i.data(), j.data(), bin.data(), weight.data(), slope.data()}; }
 
   void scale_rows(const Chunk& c, float* rows) const {
     if (batch.scale)
@@ -169,24 +175,21 @@ struct Engine {
   bool forward(const Batch& b, double* energies, float* forces, bool keep) {
     batch = b, kept = keep;
     const size_t N = b.n_atoms, P = b.n_pairs, NF = N * F, L = keep ? T : 1, LF = keep || forces ? T : 1;
-    bin.resize(P), weight.resize(P * M), slope.resize(P * M), rij.resize(3 * P), inverse_d.resize(P), d_bar.resize(P);
+    i.resize(P), j.resize(P), bin.resize(P), place.resize(P), weight.resize(P * M), slope.resize(P * M), rij.resize(3 * P), inverse_d.resize(P), d_bar.resize(P);
     x.resize(NF * L), v.resize(NF * L), a.resize(NF * L), y.resize(NF * LF), s.resize(NF * LF), x_last.resize(NF);
     o1.resize(N * H), o_s.resize(N * H), X.resize(NF);
     if (forces) lam.resize(4 * NF * L), force.resize(3 * N);
     make_chunks();
     std::vector<char> inside(n_threads, 1);
     for_chunks([&](int t, const Chunk& c) {
-      if (!geometry(c)) inside[t] = 0;
-      else if (F / W == 4) sweep<4 * W>(c, energies, forces);
-      else if (F / W == 8) sweep<8 * W>(c, energies, forces);
-      else sweep<0>(c, energies, forces);
+      if (geometry(c)) sweep(c, energies, forces);
+      else inside[t] = 0;
     });
     return std::all_of(inside.begin(), inside.end(), [](char ok) { return ok; });
   }
 
-  template <int FF>
   void sweep(const Chunk& c, double* energies, float* forces) {
-    const Pairs pairs{batch.i, batch.j, bin.data(), weight.data(), slope.data()};
+    const Pairs pairs = this->pairs();
     const int n = c.a1 - c.a0;
     const int64_t o = c.a0 * F, nf = (int64_t)n * F, FxF = (int64_t)F * F;
     for (int k = 0; k < n; k++)
@@ -197,7 +200,7 @@ struct Engine {
       float *vl = at(v, one), *al = at(a, one) + o;
       product(n, F, F, xl, in2f_t.data() + l * FxF, at(y, two) + o);
       std::memset(vl + o, 0, nf * 4);
-      convolve<FF>(c.p0, c.p1, pairs, F, table(l), stride(), at(y, two), vl);
+      convolve(c.p0, c.p1, pairs, F, table(l), stride(), at(y, two), vl);
       scale_rows(c, vl);
       product(n, F, F, vl + o, f2out_t.data() + l * FxF, al, layers[l].f2out_bias);
       ssp_array(nf, al, al, at(s, two) + o);
@@ -234,15 +237,15 @@ struct Engine {
       product(n, F, F, lu + o, layers[l].f2out, lv + o);
       scale_rows(c, lv);
       std::memset(ly + o, 0, nf * 4);
-      convolve_adjoint<FF>(c.p0, c.p1, pairs, F, table(l), stride(), at(y, l), lv, ly, d_bar.data());
+      convolve_adjoint(c.p0, c.p1, pairs, F, table(l), stride(), at(y, l), lv, ly, d_bar.data());
       if (l > 0) product_add(n, F, F, ly + o, layers[l].in2f, Xc);
     }
     std::memset(forces + 3 * c.a0, 0, (size_t)n * 12);
     for (int64_t p = c.p0; p < c.p1; p++)
       for (int k = 0; k < 3; k++) {
         const float f = d_bar[p] * inverse_d[p] * rij[3 * p + k];
-        forces[3 * (int64_t)batch.i[p] + k] += f;
-        forces[3 * (int64_t)batch.j[p] + k] -= f;
+        forces[3 * (int64_t)i[p] + k] += f;
+        forces[3 * (int64_t)j[p] + k] -= f;
       }
   }
   float* lambda(int l, int which) {
@@ -272,9 +275,7 @@ struct Engine {
         if (t) own[t - 1].assign(offset.back(), 0);
       }
       auto g = [&](int k) { return t ? own[t - 1].data() + offset[k] : gradients[k]; };
-      if (F / W == 4) second_sweep<4 * W>(c, g_e, g_f, g, table_bar[t].data());
-      else if (F / W == 8) second_sweep<8 * W>(c, g_e, g_f, g, table_bar[t].data());
-      else second_sweep<0>(c, g_e, g_f, g, table_bar[t].data());
+      second_sweep(c, g_e, g_f, g, table_bar[t].data());
     });
     for (auto& part : own)
       for (size_t k = 0; k < size.size(); k++)
@@ -291,9 +292,9 @@ struct Engine {
     });
   }
 
-  template <int FF, class Gradient>
+  template <class Gradient>
   void second_sweep(const Chunk& c, const float* g_e, const float* g_f, Gradient g, float* table_bar) {
-    const Pairs pairs{batch.i, batch.j, bin.data(), weight.data(), slope.data()};
+    const Pairs pairs = this->pairs();
     const int n = c.a1 - c.a0, head = 1 + PER_LAYER * T;
     const int64_t o = c.a0 * F, nf = (int64_t)n * F, FxF = (int64_t)F * F, NF = batch.n_atoms * F;
     auto tan = [&](int l, int which) { return tangent.data() + ((size_t)l * 4 + which) * NF; };  // x, y, v, a
@@ -301,7 +302,7 @@ struct Engine {
     float* dd = d_bar.data();  // reused: the distances' tangents
     if (g_f) {
       for (int64_t p = c.p0; p < c.p1; p++) {
-        const float *gi = g_f + 3 * (int64_t)batch.i[p], *gj = g_f + 3 * (int64_t)batch.j[p], *r = &rij[3 * p];
+        const float *gi = g_f + 3 * (int64_t)i[p], *gj = g_f + 3 * (int64_t)j[p], *r = &rij[3 * p];
         dd[p] = inverse_d[p] * (r[0] * (gi[0] - gj[0]) + r[1] * (gi[1] - gj[1]) + r[2] * (gi[2] - gj[2]));
       }
       xd_last.resize(nf), o1d.resize((size_t)n * H);
@@ -312,7 +313,7 @@ struct Engine {
         if (l) product(n, F, F, xd, in2f_t.data() + l * FxF, yd + o);
         else std::memset(yd + o, 0, nf * 4);
         std::memset(vd + o, 0, nf * 4);
-        convolve_tangent<FF>(c.p0, c.p1, pairs, F, table(l), stride(), dd, yd, at(y, l), vd);
+        convolve_tangent(c.p0, c.p1, pairs, F, table(l), stride(), dd, yd, at(y, l), vd);
         scale_rows(c, vd);
         product(n, F, F, vd + o, f2out_t.data() + l * FxF, ad);
         multiply(nf, ad, at(s, l) + o, ad);
@@ -367,11 +368,11 @@ struct Engine {
       std::memset(mu_y + o, 0, nf * 4);
       float* tb = table_bar + (size_t)l * 3 * K * F;
       if (g_f) {
-        convolve_tangent<FF>(c.p0, c.p1, pairs, F, table(l), 3, dd, mu_v, lambda(l, 2), mu_y);
-        table_gradient<FF, true>(c.p0, c.p1, pairs, F, 3, dd, mu_v, at(y, l), lambda(l, 2), tan(l, 1), tb);
+        convolve_tangent(c.p0, c.p1, pairs, F, table(l), 3, dd, mu_v, lambda(l, 2), mu_y);
+        table_gradient<true>(c.p0, c.p1, pairs, F, 3, dd, mu_v, at(y, l), lambda(l, 2), tan(l, 1), tb);
       } else {
-        convolve<FF>(c.p0, c.p1, pairs, F, table(l), 3, mu_v, mu_y);
-        table_gradient<FF, false>(c.p0, c.p1, pairs, F, 3, nullptr, mu_v, at(y, l), nullptr, nullptr, tb);
+        convolve(c.p0, c.p1, pairs, F, table(l), 3, mu_v, mu_y);
+        table_gradient<false>(c.p0, c.p1, pairs, F, 3, nullptr, mu_v, at(y, l), nullptr, nullptr, tb);
       }
       outer_add(n, F, F, mu_y + o, at(x, l) + o, g(first));
       if (g_f && l) outer_add(n, F, F, lambda(l, 3) + o, tan(l, 0) + o, g(first));

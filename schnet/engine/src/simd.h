@@ -7,17 +7,21 @@
 #if defined(__AVX512F__)
 #define SCHNET_WIDTH 16
 #define SCHNET_ROWS 12  // rows of a matrix-product tile: 2 * ROWS + 3 vector registers
+#define SCHNET_BLOCK 2  // vectors of a table row in registers: 6 * BLOCK + 8 registers
 #elif defined(__AVX2__)
 #define SCHNET_WIDTH 8
 #define SCHNET_ROWS 6
+#define SCHNET_BLOCK 1
 #else
 #define SCHNET_WIDTH 4
 #define SCHNET_ROWS 6
+#define SCHNET_BLOCK 1
 #endif
+#define UNROLL _Pragma("GCC unroll 8")
 
 namespace {
 
-constexpr int W = SCHNET_WIDTH;
+constexpr int W = SCHNET_WIDTH, BLOCK = SCHNET_BLOCK;
 typedef float vec __attribute__((vector_size(W * 4)));
 typedef int32_t ivec __attribute__((vector_size(W * 4)));
 typedef float vec_unaligned __attribute__((vector_size(W * 4), aligned(4), may_alias));
@@ -95,12 +99,30 @@ inline void multiply(int64_t n, const float* a, const float* b, float* c) {
   for (int64_t i = 0; i < n; i++) c[i] = a[i] * b[i];
 }
 
+typedef float quad __attribute__((vector_size(16)));
+typedef float quad_unaligned __attribute__((vector_size(16), aligned(4), may_alias));
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int32_t iquad __attribute__((vector_size(16)));
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, iquad{__VA_ARGS__})
+#endif
+
 inline void transpose(const float* a, int rows, int columns, float* out) {
-  constexpr int B = 16;
-  for (int r = 0; r < rows; r += B)
-    for (int c = 0; c < columns; c += B)
-      for (int i = r; i < rows && i < r + B; i++)
-        for (int j = c; j < columns && j < c + B; j++) out[(int64_t)j * rows + i] = a[(int64_t)i * columns + j];
+  const int m = rows / 4 * 4, n = columns / 4 * 4;
+  for (int j = 0; j < n; j += 4)
+    for (int i = 0; i < m; i += 4) {  // 4 x 4 tiles
+      quad r[4];
+      for (int k = 0; k < 4; k++) r[k] = *(const quad_unaligned*)(a + (int64_t)(i + k) * columns + j);
+      const quad p = SHUFFLE(r[0], r[1], 0, 4, 1, 5), q = SHUFFLE(r[2], r[3], 0, 4, 1, 5);
+      const quad s = SHUFFLE(r[0], r[1], 2, 6, 3, 7), t = SHUFFLE(r[2], r[3], 2, 6, 3, 7);
+      *(quad_unaligned*)(out + (int64_t)j * rows + i) = SHUFFLE(p, q, 0, 1, 4, 5);
+      *(quad_unaligned*)(out + (int64_t)(j + 1) * rows + i) = SHUFFLE(p, q, 2, 3, 6, 7);
+      *(quad_unaligned*)(out + (int64_t)(j + 2) * rows + i) = SHUFFLE(s, t, 0, 1, 4, 5);
+      *(quad_unaligned*)(out + (int64_t)(j + 3) * rows + i) = SHUFFLE(s, t, 2, 3, 6, 7);
+    }
+  for (int i = 0; i < rows; i++)
+    for (int j = i < m ? n : 0; j < columns; j++) out[(int64_t)j * rows + i] = a[(int64_t)i * columns + j];
 }
 
 // ---- matrix products ---------------------------------------------------------------------
