@@ -9,99 +9,29 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import importlib.metadata
 import math
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from ase.build import bulk, molecule
+from ase.build import bulk
 
+from benchmarks import training
+from benchmarks.cases import CASES, model_for
 from benchmarks.peers import PEERS, Edges
+from schnet import provenance
 from schnet.data.structures import Structures, from_atoms
 from schnet.engine import FlatParameters, ReferenceEngine, make_engine, native
 from schnet.engine.inference import Predictor
 from schnet.engine.table import TableEngine
-from schnet.models.schnet import Hyperparameters, SchNet
-from schnet.reference import build
 
-
-def molecules(names, count, seed=0):
-    """``count`` rattled copies of molecules, without cutoff."""
-    rng = np.random.default_rng(seed)
-    out = []
-    for k in range(count):
-        atoms = names[k % len(names)].copy()
-        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
-        out.append(atoms)
-    return from_atoms(out)
-
-
-def qm9_like(count, seed=0):
-    """Molecules of about 18 atoms and 9 heavy atoms."""
-    rng = np.random.default_rng(seed)
-    out = []
-    while len(out) < count:
-        atoms = molecule("CH4")
-        for _ in range(40):
-            if (atoms.numbers > 1).sum() >= 9:
-                break
-            group = str(rng.choice(["CH3", "OH", "NH2", "CH3", "CHO"]))
-            atoms = build.substitute(atoms, int(rng.choice(np.flatnonzero(atoms.numbers == 1))), group)
-        d = atoms.get_all_distances() + 9 * np.eye(len(atoms))
-        if d.min() > 0.7:
-            out.append(atoms)
-    return from_atoms(out)
-
-
-def crystals(count, seed=0):
-    rng = np.random.default_rng(seed)
-    kinds = [
-        bulk("NaCl", "rocksalt", a=5.64, cubic=True), bulk("Cu", "fcc", a=3.61, cubic=True), bulk("Si", "diamond", a=5.43, cubic=True),
-        bulk("CsCl", "cesiumchloride", a=4.12).repeat((2, 2, 2)), bulk("MgO", "rocksalt", a=4.21, cubic=True), bulk("Fe", "bcc", a=2.87, cubic=True).repeat((2, 2, 1)),
-    ]  # fmt: skip
-    out = []
-    for k in range(count):
-        atoms = kinds[k % len(kinds)].copy()
-        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
-        out.append(atoms)
-    data = from_atoms(out, cutoff=5.0)
-    data.n_neighbours = None
-    return data
-
-
-def c20(count):
-    from schnet.reference.trajectories import dodecahedron
-
-    return molecules([dodecahedron()], count)
-
-
-#: name -> (structures, T, F, r_max, forces, training)
-CASES = {
-    "QM9-like step, batch 32": (lambda: qm9_like(32), 6, 64, 20.0, False, True),
-    "QM9-like step, batch 100": (lambda: qm9_like(100), 6, 64, 20.0, False, True),
-    "aspirin E+F step, batch 32": (lambda: molecules([build.named("aspirin")], 32), 3, 64, 20.0, True, True),
-    "ethanol E+F step, batch 32": (lambda: molecules([build.named("ethanol")], 32), 3, 64, 20.0, True, True),
-    "crystals 5 Å step, batch 32": (lambda: crystals(32), 6, 64, 5.0, False, True),
-    "one C20, E+F": (lambda: c20(1), 6, 128, 20.0, True, False),
-    "8 C20, E+F": (lambda: c20(8), 6, 128, 20.0, True, False),
-    "32 C20, E+F": (lambda: c20(32), 6, 128, 20.0, True, False),
-    "one aspirin, E+F": (lambda: molecules([build.named("aspirin")], 1), 3, 64, 20.0, True, False),
-    "8 aspirin, E+F": (lambda: molecules([build.named("aspirin")], 8), 3, 64, 20.0, True, False),
-    "32 aspirin, E+F": (lambda: molecules([build.named("aspirin")], 32), 3, 64, 20.0, True, False),
-}
-
-
-def model_for(T, F, r_max):
-    torch.manual_seed(0)
-    model = SchNet(Hyperparameters(n_interactions=T, n_features=F, r_max=r_max))
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(0.03 * torch.randn_like(p))
-        model.embedding.weight[0] = 0
-    return model
+TRAINING = "QM9-like training with loading, batch 32"
+MARKS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
 def contenders(case, threads):
@@ -110,7 +40,7 @@ def contenders(case, threads):
     data: Structures = structures()
     batch = data.batch(torch.arange(len(data)))
     target, target_forces = torch.zeros(len(batch)), torch.zeros(len(batch.positions), 3)
-    edges = Edges(batch)
+    edges = Edges.of(batch)
     out = {}
 
     def loss(e, f):
@@ -144,9 +74,7 @@ def contenders(case, threads):
 
     r = data.distance_range()
     if native.unavailable() is None:
-        engine_step(
-            "engine", lambda m, fl: make_engine(m, fl, r, engine="native", threads=threads) if training else Predictor(m, threads=threads).engine
-        )
+        engine_step("engine", lambda m, fl: make_engine(m, fl, r, engine="native", threads=threads) if training else Predictor(m, threads=threads))
     engine_step("table (PyTorch)", lambda m, fl: TableEngine(m, r))
     engine_step("reference", lambda m, fl: ReferenceEngine(m))
     for name, (_package, make) in PEERS.items():
@@ -188,23 +116,42 @@ def agreement(results: dict) -> float:
     return worst
 
 
+def take_turns(steps: dict, seconds: float) -> dict[str, list[float]]:
+    """Milliseconds of every contender's step, measured in turns."""
+    times: dict[str, list[float]] = {k: [] for k in steps}
+    for step in steps.values():
+        step()
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or len(next(iter(times.values()))) < 5:
+        for k, step in steps.items():
+            repeat = 10 if k.startswith("engine") else 1
+            begin = time.perf_counter()
+            for _ in range(repeat):
+                step()
+            times[k].append((time.perf_counter() - begin) / repeat * 1e3)
+    return times
+
+
 def run_case(name, case, threads, seconds):
     parts = contenders(case, threads)
     difference = agreement({k: check() for k, (_, check) in parts.items()})
     if difference > 2e-3:
         raise SystemExit(f"{name}: contenders differ by {difference:.1e} relative; nothing is timed")
-    times: dict[str, list[float]] = {k: [] for k in parts}
-    for step, _ in parts.values():
-        step()
-    until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(next(iter(times.values()))) < 5:
-        for k, (step, _) in parts.items():
-            repeat = 10 if k == "engine" else 1
-            begin = time.perf_counter()
-            for _ in range(repeat):
-                step()
-            times[k].append((time.perf_counter() - begin) / repeat * 1e3)
-    return difference, times
+    return difference, take_turns({k: step for k, (step, _) in parts.items()}, seconds)
+
+
+def run_training(threads, seconds):
+    """A QM9-like training with its data loading; the agreement is that of the steps above."""
+    with tempfile.TemporaryDirectory() as folder:
+        steps = {}
+        for name in training.CONTENDERS:
+            if name.startswith("engine") and native.unavailable():
+                continue
+            try:
+                steps[name] = training.steps(name, threads, Path(folder) / str(len(steps)))
+            except ImportError as error:
+                print(f"  {name}: skipped, not installed ({error})")
+        return math.nan, take_turns(steps, seconds)
 
 
 def growth(threads, sizes=(100, 1000, 10_000, 100_000)):
@@ -218,15 +165,25 @@ def growth(threads, sizes=(100, 1000, 10_000, 100_000)):
         data = from_atoms([atoms], cutoff=5.0)
         data.n_neighbours = None
         batch = data.batch(torch.tensor([0]))
-        predictor.engine.evaluate(batch, False)
+        predictor.evaluate(batch, False)
         begin = time.perf_counter()
         repeats = max(1, 2000 // len(atoms))
         for _ in range(repeats):
-            predictor.engine.evaluate(batch, False)
+            predictor.evaluate(batch, False)
         seconds = (time.perf_counter() - begin) / repeats
         rows.append((len(atoms), seconds))
         print(f"  {len(atoms):8,} atoms: {1e3 * seconds:9.2f} ms, {1e6 * seconds / len(atoms):6.2f} µs per atom")
     return rows
+
+
+def versions() -> dict[str, str]:
+    out = {}
+    for package in ("torch", "schnetpack", "torch_geometric"):
+        try:
+            out[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return out
 
 
 def main():
@@ -234,23 +191,20 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=8.0, help="per case")
     parser.add_argument("--only", help="cases whose name contains this")
-    parser.add_argument("--output", default="results/benchmarks", help="folder for the CSV and the plot")
+    parser.add_argument("--output", default="results/benchmarks", help="folder for the CSV files, the plot and the table")
+    parser.add_argument("--document", help="Markdown file whose part between the benchmark marks is replaced by the table")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    versions = {}
-    for package in ("torch", "schnetpack", "torch_geometric"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    from schnet import provenance
-
-    print(f"{provenance._cpu()}, {args.threads} threads; " + ", ".join(f"{k} {v or 'absent'}" for k, v in versions.items()))
+    about = f"{provenance._cpu()}, {args.threads} thread{'s' * (args.threads > 1)}, " + ", ".join(f"{k} {v}" for k, v in versions().items())
+    print(about)
+    gc.freeze()  # keeps the garbage collector off what the imports left, for all contenders alike
+    cases = {name: lambda case=case, name=name: run_case(name, case, args.threads, args.seconds) for name, case in CASES.items()}
+    cases[TRAINING] = lambda: run_training(args.threads, args.seconds)
     rows = []
-    for name, case in CASES.items():
+    for name, run in cases.items():
         if args.only and args.only not in name:
             continue
-        difference, times = run_case(name, case, args.threads, args.seconds)
+        difference, times = run()
         medians = {k: statistics.median(t) for k, t in times.items()}
         spread = {k: (np.quantile(t, 0.75) - np.quantile(t, 0.25)) / 2 for k, t in times.items()}
         best = next(k for k in ("engine", "table (PyTorch)") if k in medians)
@@ -261,35 +215,46 @@ def main():
         rows += [(name, k, medians[k], spread[k], medians[k] / medians[best], len(times[k]), difference) for k in medians]
     out = Path(args.output)
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / "ratios.csv", "w", newline="") as f:
-        writer = csv.writer(f)
-        writer.writerow(
-            ["case", "contender", "median_ms", "half_interquartile_ms", "ratio_to_engine", "samples", "agreement", "threads", "cpu", *versions]
-        )
-        writer.writerows(
-            [*(f"{v:.4g}" if isinstance(v, float) else v for v in row), args.threads, provenance._cpu(), *versions.values()] for row in rows
-        )
+    columns = ["case", "contender", "median_ms", "half_interquartile_ms", "ratio_to_engine", "samples", "agreement"]
+    write_csv(
+        out / "ratios.csv", [*columns, "threads", "cpu", *versions()], [[*row, args.threads, provenance._cpu(), *versions().values()] for row in rows]
+    )
+    text = markdown(rows, about)
     if not args.only:
         print("growth with size (energies of fcc Cu, T=6, F=64, 5 Å):")
         sizes = growth(args.threads)
-        with open(out / "growth.csv", "w", newline="") as f:
-            writer = csv.writer(f)
-            writer.writerow(["atoms", "seconds"])
-            writer.writerows(sizes)
-        exponent = np.polyfit(np.log([n for n, _ in sizes[1:]]), np.log([s for _, s in sizes[1:]]), 1)[0]
-        print(f"  exponent {exponent:.2f}")
+        write_csv(out / "growth.csv", ["atoms", "seconds"], sizes)
+        (a, first), (b, last) = sizes[0], sizes[-1]
+        text += f"\nEnergies of fcc copper (T=6, F=64, 5 Å): {1e6 * first / a:.1f} µs per atom at {a:,} atoms, {1e6 * last / b:.1f} µs at {b:,}.\n"
+        print(f"memory of 100 steps of {TRAINING}:")
+        peaks = {k: training.memory(k, args.threads) for k in training.CONTENDERS if k != "engine, no loading"}
+        peaks = {k: v for k, v in peaks.items() if v}
+        for k, v in peaks.items():
+            print(f"  {k}: peak {v['peak_mb']:.0f} MB, {v['after_imports_mb']:.0f} MB of it after the imports")
+        write_csv(out / "memory.csv", ["contender", "peak_mb", "after_imports_mb"], [[k, *v.values()] for k, v in peaks.items()])
+        text += "\n| memory of 100 training steps | " + " | ".join(peaks) + " |\n|---|" + "---|" * len(peaks)
+        for key, label in (("peak_mb", "peak of the process, MB"), ("after_imports_mb", "after the imports, MB")):
+            text += f"\n| {label} | " + " | ".join(f"{v[key]:.0f}" for v in peaks.values()) + " |"
+        text += "\n"
     plot(rows, out / "ratios.png")
-    (out / "table.md").write_text(markdown(rows, args.threads, versions), encoding="utf-8")
+    (out / "table.md").write_text(text, encoding="utf-8")
+    if args.document:
+        document = Path(args.document)
+        before, _, rest = document.read_text(encoding="utf-8").partition(MARKS[0])
+        document.write_text(f"{before}{MARKS[0]}\n{text}{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8")
 
 
-def markdown(rows, threads, versions) -> str:
+def write_csv(path, columns, rows):
+    with open(path, "w", newline="") as f:
+        writer = csv.writer(f)
+        writer.writerow(columns)
+        writer.writerows([f"{v:.4g}" if isinstance(v, float) else v for v in row] for row in rows)
+
+
+def markdown(rows, about) -> str:
     """The measurements as a table: milliseconds, and times relative to the engine."""
-    from schnet import provenance
-
     names = list(dict.fromkeys(r[1] for r in rows))
-    peers = ", ".join(f"{k} {v}" for k, v in versions.items() if v)
-    lines = [f"{provenance._cpu()}, {threads} thread{'s' * (threads > 1)}, {peers}; median ms (times the engine)", ""]
-    lines += ["| case | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    lines = [f"{about}; median ms (times the engine)", "", "| case | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for case in dict.fromkeys(r[0] for r in rows):
         values = {r[1]: r for r in rows if r[0] == case}
         cells = [f"{values[n][2]:.3g}" + ("" if n == "engine" else f" ({values[n][4]:.1f}×)") if n in values else "–" for n in names]

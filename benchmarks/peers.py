@@ -6,24 +6,31 @@ networks, their cosine cutoff is replaced by one, and gamma is set, so that they
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from schnet.data.structures import Batch
 from schnet.models.schnet import SchNet
 
 
+@dataclass
 class Edges:
-    """Ordered pairs of a batch, as the peers want them: the neighbour j of atom i at r_j + shift."""
+    """Ordered pairs as the peers want them: the neighbour j of atom i at r_j + shift; count structures."""
 
-    def __init__(self, batch: Batch):
+    z: Tensor
+    i: Tensor
+    j: Tensor
+    structure: Tensor
+    count: int
+    shift: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: Batch) -> Edges:
         i, j = batch.i.long(), batch.j.long()
-        self.i, self.j = torch.cat([i, j]), torch.cat([j, i])
-        self.shift = None if batch.shift is None else torch.cat([batch.shift, -batch.shift])
-        self.z = batch.atomic_numbers.long()
-        self.structure = batch.structure
-        self.count = len(batch)
-        self.n_neighbours = batch.n_neighbours
+        shift = None if batch.shift is None else torch.cat([batch.shift, -batch.shift])
+        return cls(batch.atomic_numbers.long(), torch.cat([i, j]), torch.cat([j, i]), batch.structure, len(batch), shift)
 
     def vectors(self, positions):
         r = positions[self.j] - positions[self.i]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import json
 import logging
@@ -121,6 +122,7 @@ def train(args):
     out = args.output or (str(Path(args.run).parent) if where != "run" else None)
     if out is None:
         raise ConfigError("--output is needed when the run is given inline")
+    gc.freeze()  # what is loaded by now is no garbage: the collector would look through it again and again
     train(make_spec(values, where), out, threads=args.threads, device=args.device)
 
 

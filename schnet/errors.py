@@ -9,6 +9,13 @@ class DataError(SchNetError):
     """A data file cannot be used."""
 
 
+class OutsideTable(DataError):
+    """A distance is zero, not a number, or outside the range of the filter table."""
+
+    def __init__(self, lo: float, hi: float):
+        super().__init__(f"a distance is zero or outside the tabulated range {lo:.3f}–{hi:.3f} Å")
+
+
 class ConfigError(SchNetError):
     """A configuration, experiment or run file cannot be used."""
 

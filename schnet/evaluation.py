@@ -21,25 +21,24 @@ CHUNK = 2048  # structures in memory at a time
 BATCH = 256
 
 
-def predict(predictor: Predictor, store: Store, indices, target: str, forces: str | None):
-    """Predict structures of a store in chunks; yields (true, predicted, true forces, predicted forces, atoms per structure)."""
+def predict(predictor: Predictor, store: Store, indices, target: str, forces: str | None) -> dict[str, np.ndarray]:
+    """True and predicted values of structures of a store: true, predicted [M] and, when asked for, forces_true,
+    forces_predicted [N, 3] float32 and n_atoms [M]."""
     cutoff = predictor.model.hyperparameters.cutoff
     names = [target] + ([forces] if forces else [])
+    out: dict[str, list] = {}
     for at in range(0, len(indices), CHUNK):
         data = load(store, indices[at : at + CHUNK], names, cutoff=cutoff, device=predictor.device)
-        energy, force = [], []
+        out.setdefault("true", []).append(data.properties[target].cpu())
+        if forces:
+            out.setdefault("forces_true", []).append(data.properties[forces].float().cpu())
+            out.setdefault("n_atoms", []).append(data.counts.cpu())
         for part in torch.arange(len(data), device=predictor.device).split(BATCH):
             e, f = predictor(data.batch(part), forces is not None)
-            energy.append(e.cpu())
-            if f is not None:
-                force.append(f.cpu())
-        yield (
-            data.properties[target].cpu().numpy(),
-            torch.cat(energy).numpy(),
-            data.properties[forces].cpu().numpy() if forces else None,
-            torch.cat(force).numpy() if forces else None,
-            data.counts.cpu().numpy(),
-        )
+            out.setdefault("predicted", []).append(e.cpu())
+            if forces:
+                out.setdefault("forces_predicted", []).append(f.float().cpu())
+    return {k: torch.cat(v).numpy() for k, v in out.items()}
 
 
 def summary(error: np.ndarray, unit: str, ids=None) -> dict:
@@ -76,37 +75,32 @@ def evaluate(run_dir, *, threads: int = 1, device: str = "cpu", engine: str = "a
     tested = {name: v for name, v in parts.items() if name != "train"}
     with atomic(run_dir / "predictions.h5") as temporary, h5py.File(temporary, "w") as h5:
         predictor = Predictor(load_model(run_dir / "model.pt"), device=device, threads=threads, engine=engine)
-        metrics["engine"] = predictor.engine.name
         for name, indices in tested.items():
-            chunks = list(predict(predictor, store, indices, target, forces))
-            if not chunks:
+            if not len(indices):
                 continue
-            true, predicted = (np.concatenate([c[k] for c in chunks]) for k in (0, 1))
+            p = predict(predictor, store, indices, target, forces)
             group = h5.create_group(name)
             group.attrs["unit"] = unit
             group["index"] = indices
-            group["true"], group["predicted"] = true, predicted
-            metrics["parts"][name] = {target: summary(predicted - true, unit, ids[indices])}
+            group["true"], group["predicted"] = p["true"], p["predicted"]
+            metrics["parts"][name] = {target: summary(p["predicted"] - p["true"], unit, ids[indices])}
             if forces:
-                f_true, f_predicted = (np.concatenate([c[k] for c in chunks]).astype("f4") for k in (2, 3))
-                options = dict(compression="gzip", compression_opts=1, shuffle=True)
-                group.create_dataset("forces_true", data=f_true, **options)
-                group.create_dataset("forces_predicted", data=f_predicted, **options)
-                group["n_atoms"] = np.concatenate([c[4] for c in chunks])
-                metrics["parts"][name]["forces"] = summary((f_predicted - f_true).ravel(), store.properties[forces].unit)
+                for k in ("forces_true", "forces_predicted"):
+                    group.create_dataset(k, data=p[k], compression="gzip", compression_opts=1, shuffle=True)
+                group["n_atoms"] = p["n_atoms"]
+                metrics["parts"][name]["forces"] = summary((p["forces_predicted"] - p["forces_true"]).ravel(), store.properties[forces].unit)
+        metrics["engine"] = predictor.engine.name
         h5.attrs["target"] = target
     for name in read_model_file(run_dir / "model.pt")["alternatives"]:
         predictor = Predictor(load_model(run_dir / "model.pt", weights=name), device=device, threads=threads, engine=engine)
         results = metrics["alternatives"][name] = {}
         for part, indices in tested.items():
-            if not part.startswith("test"):
-                continue
-            chunks = list(predict(predictor, store, indices, target, forces))
-            error = np.concatenate([c[1] - c[0] for c in chunks])
-            results[part] = {target: {"mae": float(np.abs(error).mean()), "unit": unit}}
-            if forces:
-                error = np.concatenate([(c[3] - c[2]).ravel() for c in chunks])
-                results[part]["forces"] = {"mae": float(np.abs(error).mean()), "unit": store.properties[forces].unit}
+            if part.startswith("test") and len(indices):
+                p = predict(predictor, store, indices, target, forces)
+                results[part] = {target: {"mae": float(np.abs(p["predicted"] - p["true"]).mean()), "unit": unit}}
+                if forces:
+                    error = np.abs(p["forces_predicted"] - p["forces_true"])
+                    results[part]["forces"] = {"mae": float(error.mean(dtype=float)), "unit": store.properties[forces].unit}
     write_json(run_dir / "metrics.json", json.loads(json.dumps(metrics)))
     (run_dir / "checkpoint.pt").unlink(missing_ok=True)  # the run is complete
     return metrics

@@ -1,18 +1,21 @@
 """The engines give what the float64 reference gives: energies, forces and every parameter gradient."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.build import bulk, molecule
-from conftest import random_model, random_molecule
+from conftest import ROOT, random_model, random_molecule
 
-from schnet.data.structures import Structures, from_atoms
+from schnet.data.structures import Batch, Structures, from_atoms
 from schnet.engine import FlatParameters, ReferenceEngine, make_engine, native
 from schnet.engine.inference import Predictor
-from schnet.engine.table import Grid, coefficients
+from schnet.engine.table import Grid, TableEngine, coefficients
 from schnet.errors import ConfigError, DataError
 
 needs_native = pytest.mark.skipif(native.unavailable() is not None, reason=f"native engine: {native.unavailable()}")
@@ -165,18 +168,69 @@ def test_frozen_table_is_as_good_as_the_float32_network():
         assert (by_table - truth).norm() <= 1.2 * (by_network - truth).norm()
 
 
-@needs_native
-def test_predictor_extends_its_table():
+@pytest.mark.parametrize("engine", ENGINES)
+def test_predictor_extends_its_table(engine):
     model = random_model()
     model.eval()
     near, far = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]]), Atoms("H2", [[0, 0, 0], [0, 0, 9.0]])
-    predictor, reference = Predictor(model), Predictor(double_copy(model), engine="reference")
+    predictor, reference = Predictor(model, engine=engine), Predictor(double_copy(model), engine="reference")
     for atoms in (near, far, near):
         e, f = predictor(from_atoms([atoms]).batch(torch.tensor([0])), True)
         e2, f2 = reference(from_atoms([atoms], dtype=torch.float64).batch(torch.tensor([0])), True)
         assert e.item() == pytest.approx(e2.item(), rel=1e-6) and f.numpy() == pytest.approx(f2.numpy(), abs=1e-5)
     with pytest.raises(DataError, match="same place"):
         predictor(from_atoms([Atoms("H2", np.zeros((2, 3)))]).batch(torch.tensor([0])), True)
+
+
+def test_hessian_of_the_table_in_double_precision():
+    """Second derivatives by the positions, through all three operations on pairs and their derivatives."""
+    model = random_model(n_features=16).double()
+    data = molecules(1, sizes=(5, 6))
+    batch = data.batch(torch.tensor([0])).to(dtype=torch.float64)
+    exact = torch.autograd.functional.hessian(lambda r: model(Batch(**{**batch.__dict__, "positions": r})).sum(), batch.positions)
+    engine = TableEngine(model, data.distance_range())
+    engine.grid = Grid(data.distance_range(), 0.02)
+    engine.refresh()
+    table = torch.autograd.functional.hessian(lambda r: engine._energy(batch, r, engine.table).sum(), batch.positions)
+    assert table.numpy() == pytest.approx(exact.numpy(), abs=1e-6 * float(exact.abs().max()))
+
+
+TRITON = """
+import torch
+from test_engine import compare, crystals, molecules
+from schnet.engine.pairs import pairs_class
+assert pairs_class(torch.zeros(1)).name == "table (Triton)"
+compare(molecules(4, sizes=(1, 6)), "table", True, n_features=24, n_interactions=2)
+compare(crystals(), "table", False, n_features=16, n_interactions=2)
+"""
+
+
+def test_triton_kernels_in_the_interpreter():
+    """Energies, forces and gradients of the GPU kernels, which Triton runs on the CPU here."""
+    pytest.importorskip("triton", reason="the triton package is not installed")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    done = subprocess.run([sys.executable, "-c", TRITON], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("capability", [70, 80, 90])
+def test_triton_kernels_compile(capability):
+    """Machine code for NVIDIA GPUs, without one."""
+    pytest.importorskip("triton", reason="the triton package is not installed")
+    from triton import compile
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from schnet.engine import triton_kernels
+
+    integers = {"entries", "senders", "offsets", "bins", "i", "j", "order"}
+    for name in ("_convolve_kernel", "_contract_kernel", "_tabulate_kernel"):
+        kernel = getattr(triton_kernels, name)
+        constants = {"F": 64, "BLOCK": 64, "HAS_H": True}
+        kinds = {n: "constexpr" if n in constants else "i32" if n == "K" else "*i64" if n in integers else "*fp32" for n in kernel.arg_names}
+        values = {(k,): constants[n] for k, n in enumerate(kernel.arg_names) if n in constants}
+        made = compile(ASTSource(kernel, kinds, values), target=GPUTarget("cuda", capability, 32))
+        assert len(made.asm["cubin"]) > 1000
 
 
 def test_two_hundred_steps_side_by_side():
@@ -222,11 +276,6 @@ def test_energy_is_conserved():
 
 
 def test_benchmarks_run_without_peers(tmp_path):
-    import subprocess
-    import sys
-
-    from conftest import ROOT
-
     command = [sys.executable, "-m", "benchmarks", "--only", "one aspirin", "--seconds", "0.1", "--output", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

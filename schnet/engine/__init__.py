@@ -29,7 +29,7 @@ class ReferenceEngine:
 
     name = "reference"
 
-    def __init__(self, model, flat=None):
+    def __init__(self, model):
         self.model = model
 
     def __call__(self, batch, forces: bool):
@@ -67,10 +67,8 @@ class FlatParameters:
             at += n
 
 
-def why_not_native(model, device) -> str | None:
+def why_not_native(model: SchNet, device) -> str | None:
     """The reason why the native engine does not apply, or None."""
-    if not isinstance(model, SchNet):
-        return f"architecture {model.name}"
     if torch.device(device).type != "cpu":
         return f"device {device}"
     p = model.hyperparameters
@@ -78,28 +76,40 @@ def why_not_native(model, device) -> str | None:
         return "dipole readout"
     if p.n_features % 16:
         return f"{p.n_features} features (not a multiple of 16)"
-    if next(model.parameters()).dtype != torch.float32:
-        return "double precision"
     return native.unavailable()
 
 
-def make_engine(model, flat: FlatParameters, distance_range, *, engine: str = "auto", threads: int = 1, device="cpu"):
-    """The fastest engine that applies to a model and a device, for training and evaluation.
+def choose(model, device="cpu", engine: str = "auto") -> str:
+    """native, table or reference: the fastest that applies to a model and a device, and the log says why.
 
-    distance_range: smallest and largest distance in Å that will occur; a distance outside is refused.
-    engine: one of ENGINES; "native" and "table" fail with the reason where they do not apply.
+    engine: one of ENGINES; ConfigError with the reason where "native" or "table" is asked for and does not apply.
     """
     if engine not in ENGINES:
         raise ConfigError(f"engine: {engine!r} is none of {', '.join(ENGINES)}")
     if engine == "reference":
-        return ReferenceEngine(model)
-    reason = why_not_native(model, device)
-    if reason is None and engine in ("auto", "native"):
-        return native.NativeEngine(model, flat, distance_range, threads)
-    if engine == "native":
-        raise ConfigError(f"engine: native does not apply: {reason}")
-    if isinstance(model, SchNet):
+        return engine
+    if not isinstance(model, SchNet):
+        no_table = f"architecture {model.name}"
+    else:
+        no_table = "double precision" if next(model.parameters()).dtype == torch.float64 else None
+    if engine == "auto" or engine == "native":
+        reason = no_table or why_not_native(model, device)
+        if reason is None:
+            return "native"
+        if engine == "native":
+            raise ConfigError(f"engine: native does not apply: {reason}")
         log.info("native engine not used: %s", reason)
-        return TableEngine(model, distance_range)
-    log.info("filter table not used: %s", reason)
-    return ReferenceEngine(model)
+    if no_table and engine == "table":
+        raise ConfigError(f"engine: table does not apply: {no_table}")
+    return "reference" if no_table else "table"
+
+
+def make_engine(model, flat: FlatParameters | None, distance_range, *, engine: str = "auto", threads: int = 1, device="cpu"):
+    """The engine that ``choose`` names, for distances in a range (Å); a distance outside raises OutsideTable.
+
+    flat: the model's parameters in one vector, for training; None: the weights never change.
+    """
+    chosen = choose(model, device, engine)
+    if chosen == "native":
+        return native.FrozenEngine(model, distance_range, threads) if flat is None else native.NativeEngine(model, flat, distance_range, threads)
+    return TableEngine(model, distance_range) if chosen == "table" else ReferenceEngine(model)

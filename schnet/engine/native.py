@@ -13,7 +13,7 @@ from torch import Tensor
 
 from schnet.data.structures import Batch
 from schnet.engine.table import Grid, coefficients, knot_spacing
-from schnet.errors import DataError
+from schnet.errors import OutsideTable
 from schnet.models.schnet import SchNet
 
 BUILDS = ("plain", "avx2", "avx512")  # by the level that schnet_cpu_level() reports
@@ -128,7 +128,7 @@ class _Evaluate(torch.autograd.Function):
     def forward(ctx, flat, engine, batch, forces):
         energy, f, inside = engine.handle.forward(batch, forces, keep=True)
         if not inside:
-            raise engine.outside()
+            raise OutsideTable(engine.grid.lo, engine.grid.hi)
         ctx.engine, ctx.batch, ctx.factor = engine, batch, _scale(engine.model, batch)
         ctx.set_materialize_grads(False)
         ctx.generation = engine.generation = engine.generation + 1
@@ -162,10 +162,6 @@ class NativeEngine:
         self.handle.lib.schnet_set_grid(self.handle.pointer, self.grid.lo, self.grid.h, self.grid.n_knots, self.basis.data_ptr())
         self.refresh()
 
-    def outside(self) -> DataError:
-        hi = self.grid.lo + self.grid.h * (self.grid.n_knots - 1)
-        return DataError(f"a distance is zero or outside the tabulated range {self.grid.lo:.3f}–{hi:.3f} Å")
-
     def gradients(self):
         """Pointers to the parameters' places in the gradient of the parameter vector."""
         base = self.flat.tensor.grad.data_ptr()
@@ -185,44 +181,27 @@ class NativeEngine:
         energy, f, inside = self.handle.forward(batch, forces, keep=False)
         self.generation += 1
         if not inside:
-            raise self.outside()
+            raise OutsideTable(self.grid.lo, self.grid.hi)
         return _scaled(energy, f, _scale(self.model, batch), batch)
 
 
 class FrozenEngine:
-    """Inference engine: filter polynomials frozen from float64; the table grows with the distances it meets."""
+    """Inference engine: filter polynomials of every bin, computed in float64."""
 
-    def __init__(self, model: SchNet, threads: int = 1):
+    def __init__(self, model: SchNet, distance_range, threads: int = 1):
         self.model = model
         self.handle = _Handle(model, threads)
         self.handle.set_parameters(model.parameters())
         self.name = f"native ({self.handle.lib.build}), frozen table"
-        self.range = None
+        self.grid = Grid(distance_range, FROZEN_SPACING)
+        table = coefficients(model, self.grid)
+        self.handle.lib.schnet_set_coefficients(self.handle.pointer, self.grid.lo, self.grid.h, self.grid.n_knots - 1, table.data_ptr())
 
     def refresh(self):
         """Nothing to do: the weights are frozen."""
 
-    def _extend(self, batch: Batch):
-        d = batch.positions[batch.j.long()] - batch.positions[batch.i.long()]
-        d = (d if batch.shift is None else d + batch.shift).norm(dim=1)
-        lo, hi = (d.min().item(), d.max().item()) if len(d) else (0.0, 1.0)
-        if (not lo > 1e-3 and len(d)) or not hi < 1e4:
-            raise DataError("two atoms are at the same place, or a position is not a finite number")
-        lo, hi = max(0.0, lo - 0.3), hi + 1.0
-        if self.range is not None:
-            lo, hi = min(lo, self.range[0]), max(hi, self.range[1])
-        self.range = (lo, hi)
-        grid = Grid(self.range, FROZEN_SPACING)
-        table = coefficients(self.model, grid)
-        self.handle.lib.schnet_set_coefficients(self.handle.pointer, grid.lo, grid.h, grid.n_knots - 1, table.data_ptr())
-
     def evaluate(self, batch: Batch, forces: bool):
-        if self.range is None:
-            self._extend(batch)
         energy, f, inside = self.handle.forward(batch, forces, keep=False)
         if not inside:
-            self._extend(batch)
-            energy, f, inside = self.handle.forward(batch, forces, keep=False)
-            if not inside:
-                raise DataError("a distance could not be tabulated")
+            raise OutsideTable(self.grid.lo, self.grid.hi)
         return _scaled(energy, f, _scale(self.model, batch), batch)
