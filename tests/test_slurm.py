@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from schnet.files import read_yaml, write_yaml
+
 pytestmark = pytest.mark.skipif(
     not all(shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin") for tool in ("slurmctld", "slurmd", "munged", "sbatch")),
     reason="SLURM (slurm-wlm, munge) is not installed",
 )
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
+PACKED = ["--groups", "train=trainings", "--group-components", "trainings=2"]
 TARGETS = ["table_2", "figure_4", "figure_10"]  # every kind of rule
 
 
@@ -147,7 +150,7 @@ def local_results(checkout, tmp_path_factory, steps):
 
 
 def models(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.glob("results/demo/runs/**/model.pt"))}
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.glob("results/*/runs/**/model.pt"))}
 
 
 def wait_for(condition, process, seconds=120):
@@ -217,6 +220,60 @@ def test_accidents_do_not_change_the_result(cluster, checkout, tmp_path_factory)
     assert again.returncode == 0 and "Nothing to be done" in again.stdout + again.stderr
 
 
+CELLS = {
+    "figure_3": ("n25000", "T1"),
+    "table_1": ("U0", "schnet"),
+    "table_2": ("schnet", "n3000"),
+    "table_3": ("ethanol", "both_1000"),
+    "table_4": ("ethanol", "both_1000"),
+    "table_5": ("T3_F64_rho0.01", "forces"),
+    "table_iso17": ("both", "within_forces"),
+}
+
+
+def test_upstream_data_to_report(cluster, checkout, mirror, tmp_path_factory):
+    """One cell of every table and every figure from upstream files to report.html, trainings packed in pairs."""
+    shutil.copytree(ROOT / "schnet", checkout / "schnet")  # which reads the experiments beside it
+    environment = cluster | {"PYTHONPATH": str(checkout)}
+    for name, keys in CELLS.items():
+        path = checkout / f"workflow/experiments/{name}.yaml"
+        experiment = read_yaml(path)
+        for kind, key in zip(("rows", "columns"), keys, strict=True):
+            experiment[kind] = [e for e in experiment[kind] if e["key"] == key or e.get("quoted")]
+        write_yaml(path, experiment)
+    path = checkout / "workflow/scales/small.yaml"
+    scale = read_yaml(path)
+    for family in scale["families"].values():
+        family["n_train"] = dict.fromkeys(family["n_train"], 100)
+        family["n_validation"] = 40
+        family.pop("run", None)
+        family.pop("steps", None)
+    scale["families"]["materials"]["n_train"] = dict.fromkeys(scale["families"]["materials"]["n_train"])  # crystals: the other tests
+    scale["families"]["c20"]["generate"] = {"trajectories": 2, "frames": 100}
+    scale["resources"]["runtime"] = 30
+    scale["run"] |= {"steps": 40, "validation_interval": 20, "checkpoint_interval": 20}
+    write_yaml(path, scale)
+    fast = ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "10", "--set-resources", "distil:runtime=30"]
+    config = ["--config", "scale=small", f"mirror={mirror}", "device=cpu"]
+    done = run([sys.executable, "-m", "snakemake", "--cores", "all", "--profile", "slurm", *fast, *PACKED, *config], checkout, environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = checkout / "results/small"
+    text = (results / "report.html").read_text()
+    assert "<h2>Table V" in text and "id='figure_9'" in text
+    made = {p.relative_to(results / "runs").parts[0] for p in results.glob("runs/**/metrics.json")}
+    assert made == {"qm9", "md17_ethanol", "c20"}
+    over_slurm = {p.name for p in (checkout / "logs/slurm").glob("*")}
+    assert any("distil" in n for n in over_slurm) and any("convert" in n for n in over_slurm) and any("trainings" in n for n in over_slurm)
+    other = copy_workflow(tmp_path_factory.mktemp("local"))
+    for name in ("workflow", "data", "schnet"):
+        shutil.copytree(checkout / name, other / name, dirs_exist_ok=True)
+    done = run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "all", *config], other, os.environ | {"PATH": PATH, "PYTHONPATH": str(other)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert models(other) == models(checkout) and len(models(other)) == 4
+
+
 def test_main_process_killed_and_started_again(cluster, prepared):
     process = start(command(3000), prepared, cluster)
     wait_for(lambda: any("train" in c for _, c in queue(cluster)), process)
@@ -267,9 +324,6 @@ def test_time_limit(cluster, prepared):
     wait_for(lambda: "continuing from step" in log.read_text(), process)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
-
-
-PACKED = ["--groups", "train=trainings", "--group-components", "trainings=2"]
 
 
 def test_two_trainings_share_a_job_and_one_fails(cluster, prepared, tmp_path_factory):
