@@ -325,6 +325,9 @@ def main(argv=None) -> int:
             raise
         print(f"schnet: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `schnet … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if args.verbose:
             raise

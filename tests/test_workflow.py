@@ -22,7 +22,20 @@ from schnet.models import save_model
 from schnet.project import load_experiments, load_project
 from schnet.units import factor
 
-TARGETS = ["table_1", "table_2", "table_3", "table_4", "table_5", "table_iso17", "figure_3", "figure_4", "figure_9", "figure_10", "all"]
+TARGETS = [
+    "table_1",
+    "table_2",
+    "table_3",
+    "table_4",
+    "table_4_larger",
+    "table_5",
+    "table_iso17",
+    "figure_3",
+    "figure_4",
+    "figure_9",
+    "figure_10",
+    "all",
+]
 
 
 def schnet(*args, cwd=ROOT, **environment):
