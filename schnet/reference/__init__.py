@@ -6,9 +6,16 @@ the C20 trajectories that stand in for the paper's unpublished ones.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+from concurrent.futures import ProcessPoolExecutor
 
 from schnet.files import file_digest
+
+
+def processes(count: int) -> ProcessPoolExecutor:
+    """Fresh processes: a forked one would inherit OpenMP's threads as locked locks and hang in tblite."""
+    return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
 
 def generate(dataset: str, kind: str, folder, *, workers: int = 1, model: str | None = None, **options) -> list[dict]:

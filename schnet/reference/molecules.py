@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import tarfile
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from ase.build import molecule
 from ase.data import chemical_symbols, covalent_radii
 
 from schnet.files import atomic, write_text
-from schnet.reference import build, xtb
+from schnet.reference import build, processes, xtb
 
 TEMPERATURE = 298.15
 CAL = 4.184  # J
@@ -146,7 +145,7 @@ def make(dataset: str, folder, *, workers: int, molecules: int = 360, seed: int 
     folder = Path(folder)
     start = candidates(molecules, seed)
     tasks = [(k + 1, atoms, k + 1 < len(start)) for k, atoms in enumerate(start)]
-    with ProcessPoolExecutor(workers) as pool:
+    with processes(workers) as pool:
         results = list(pool.map(characterize, tasks, chunksize=4))
     archive = folder / "dsgdb9nsd.xyz.tar.bz2"
     rejected = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tarfile
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from schnet.data.md17 import MOLECULES
 from schnet.errors import SchNetError
 from schnet.files import atomic
-from schnet.reference import build, xtb
+from schnet.reference import build, processes, xtb
 from schnet.units import KCAL_PER_MOL
 
 TEMPERATURE = 500.0  # K, as in MD17
@@ -166,7 +165,7 @@ def _c20_trajectory(task):
 def make_c20(dataset: str, folder, *, workers: int = 1, trajectories: int = 5, frames: int = 90, model: str | None = None, seed: int = 0):
     """Write c20_trajectory_K.extxyz: Nosé–Hoover at 500 K with 1 fs, every frame, driven by a model file or GFN2-xTB."""
     tasks = [(folder, k, frames, 1.0, model, seed) for k in range(trajectories)]
-    with ProcessPoolExecutor(min(workers, trajectories)) as pool:
+    with processes(min(workers, trajectories)) as pool:
         files = list(pool.map(_c20_trajectory, tasks))
     method = "distilled: the authors' published force model" if model else "made here: GFN2-xTB (tblite)"
     return f"{method}, Nosé–Hoover at 500 K, 1 fs", files
