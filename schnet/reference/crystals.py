@@ -14,14 +14,14 @@ from ase.calculators.emt import EMT
 from schnet.files import atomic
 
 ELEMENTS = ("Al", "Ni", "Cu", "Pd", "Ag", "Pt", "Au")
-#: prototype -> (fractional positions, species A or B, lattice constant over that of the cubic fcc cell, c/a)
+#: prototype -> (fractional positions, species A or B, lattice constant over that of the cubic fcc cell)
 PROTOTYPES = {
-    "fcc": ([(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)], "AAAA", 1.0, 1.0),
-    "bcc": ([(0, 0, 0), (0.5, 0.5, 0.5)], "AA", 0.79, 1.0),
-    "L1_2": ([(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)], "BAAA", 1.0, 1.0),
-    "L1_0": ([(0, 0, 0), (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5)], "AABB", 1.0, 1.0),
-    "B2": ([(0, 0, 0), (0.5, 0.5, 0.5)], "AB", 0.79, 1.0),
-    "primitive": ([(0, 0, 0)], "A", 0.0, 1.0),
+    "fcc": ([(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)], "AAAA", 1.0),
+    "bcc": ([(0, 0, 0), (0.5, 0.5, 0.5)], "AA", 0.79),
+    "L1_2": ([(0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)], "BAAA", 1.0),
+    "L1_0": ([(0, 0, 0), (0.5, 0.5, 0), (0.5, 0, 0.5), (0, 0.5, 0.5)], "AABB", 1.0),
+    "B2": ([(0, 0, 0), (0.5, 0.5, 0.5)], "AB", 0.79),
+    "primitive": ([(0, 0, 0)], "A", 0.0),
 }
 
 
@@ -44,7 +44,7 @@ def make(dataset: str, folder, *, workers: int = 1, crystals: int = 340, seed: i
         if kind == "primitive":
             atoms = bulk(str(a))
         else:
-            positions, species, factor, _ = PROTOTYPES[kind]
+            positions, species, factor = PROTOTYPES[kind]
             symbols = [str({"A": a, "B": b}[s]) for s in species]
             length = factor * np.mean([lattice[s] for s in symbols])
             atoms = Atoms(symbols, scaled_positions=positions, cell=[length] * 3, pbc=True)
