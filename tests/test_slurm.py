@@ -226,7 +226,7 @@ CELLS = {
     "table_2": ("schnet", "n3000"),
     "table_3": ("ethanol", "both_1000"),
     "table_4": ("ethanol", "both_1000"),
-    "table_4_larger": ("uracil", "larger_1000"),
+    "table_4_larger": ("uracil", "F128_1000"),
     "table_5": ("T3_F64_rho0.01", "forces"),
     "table_iso17": ("both", "within_forces"),
 }
