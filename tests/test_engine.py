@@ -191,7 +191,7 @@ def test_hessian_of_the_table_in_double_precision():
     engine = TableEngine(model, data.distance_range())
     engine.grid = Grid(data.distance_range(), 0.02)
     engine.refresh()
-    table = torch.autograd.functional.hessian(lambda r: engine._energy(batch, r, engine.table).sum(), batch.positions)
+    table = torch.autograd.functional.hessian(lambda r: engine._energy(batch, r, engine.table)[0].sum(), batch.positions)
     assert table.numpy() == pytest.approx(exact.numpy(), abs=1e-6 * float(exact.abs().max()))
 
 

@@ -61,6 +61,8 @@ class Pairs:
     """
 
     name = "table"
+    #: set to False once nothing but gradients of parameters is wanted: saves those by the distances
+    by_distance = True
 
     def __init__(self, batch: Batch, grid, d: Tensor):
         u = (d - grid.lo) / grid.h
@@ -152,7 +154,7 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         (d, h, table, y), n, pairs, need = ctx.saved_tensors, ctx.order, ctx.pairs, ctx.needs_input_grad
-        by_d = _times(h, contract(d, table, g, y, pairs, n + 1)) if need[0] else None
+        by_d = _times(h, contract(d, table, g, y, pairs, n + 1)) if need[0] and pairs.by_distance else None
         by_h = contract(d, table, g, y, pairs, n) if need[1] else None
         by_table = tabulate(d, h, g, y, pairs, n) if need[2] else None
         by_y = convolve(d, h, table, g, pairs, n) if need[3] else None
@@ -169,7 +171,7 @@ class _Contract(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         (d, table, a, b), n, pairs, need = ctx.saved_tensors, ctx.order, ctx.pairs, ctx.needs_input_grad
-        by_d = g * contract(d, table, a, b, pairs, n + 1) if need[0] else None
+        by_d = g * contract(d, table, a, b, pairs, n + 1) if need[0] and pairs.by_distance else None
         by_table = tabulate(d, g, a, b, pairs, n) if need[1] else None
         by_a = convolve(d, g, table, b, pairs, n) if need[2] else None
         by_b = convolve(d, g, table, a, pairs, n) if need[3] else None
@@ -186,7 +188,7 @@ class _Tabulate(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         (d, h, a, b), n, pairs, need = ctx.saved_tensors, ctx.order, ctx.pairs, ctx.needs_input_grad
-        by_d = _times(h, contract(d, g, a, b, pairs, n + 1)) if need[0] else None
+        by_d = _times(h, contract(d, g, a, b, pairs, n + 1)) if need[0] and pairs.by_distance else None
         by_h = contract(d, g, a, b, pairs, n) if need[1] else None
         by_a = convolve(d, h, g, b, pairs, n) if need[2] else None
         by_b = convolve(d, h, g, a, pairs, n) if need[3] else None

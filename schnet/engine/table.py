@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from schnet.data.structures import Batch
-from schnet.engine.pairs import HERMITE, convolve, pairs_class
+from schnet.engine.pairs import HERMITE, Pairs, convolve, pairs_class
 from schnet.models.schnet import SchNet, ssp
 
 MARGIN = 0.05  # Å beyond the distances that occur
@@ -95,7 +95,7 @@ class TableEngine:
             jets = filter_jets(self.grid.basis(self.model), *(w.double().cpu() for w in filter_weights(self.model)))
         self.table = jets.flatten(1, 2).to(self.basis)
 
-    def _energy(self, batch: Batch, positions: Tensor, table: Tensor) -> Tensor:
+    def _energy(self, batch: Batch, positions: Tensor, table: Tensor) -> tuple[Tensor, Pairs]:
         m = self.model
         r = positions.index_select(0, batch.j) - positions.index_select(0, batch.i)
         d = (r if batch.shift is None else r + batch.shift).norm(dim=1)
@@ -108,24 +108,26 @@ class TableEngine:
             x = x + block.dense(ssp(block.f2out(v)))
         atomwise = m.output2(ssp(m.output1(x))).squeeze(-1)
         moved = Batch(**{**batch.__dict__, "positions": positions})
-        return m.scale.to(positions.dtype) * m.readout(atomwise, moved)
+        return m.scale.to(positions.dtype) * m.readout(atomwise, moved), pairs
 
     def __call__(self, batch: Batch, forces: bool):
         table = filter_jets(self.basis, *filter_weights(self.model)).flatten(1, 2)  # [T, 3 K, F]
         if not forces:
-            return self._energy(batch, batch.positions, table), None
+            return self._energy(batch, batch.positions, table)[0], None
         r = batch.positions.detach().requires_grad_()
-        energy = self._energy(batch, r, table)
-        return energy, -torch.autograd.grad(energy.sum(), r, create_graph=True)[0]
+        energy, pairs = self._energy(batch, r, table)
+        (gradient,) = torch.autograd.grad(energy.sum(), r, create_graph=True)
+        pairs.by_distance = False
+        return energy, -gradient
 
     def evaluate(self, batch: Batch, forces: bool):
         if self.table is None:
             self.refresh()
         if not forces:
             with torch.no_grad():
-                return self._energy(batch, batch.positions, self.table), None
+                return self._energy(batch, batch.positions, self.table)[0], None
         with torch.enable_grad():
             r = batch.positions.detach().requires_grad_()
-            energy = self._energy(batch, r, self.table)
+            energy, _ = self._energy(batch, r, self.table)
             (gradient,) = torch.autograd.grad(energy.sum(), r)
         return energy.detach(), -gradient

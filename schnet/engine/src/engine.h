@@ -13,18 +13,29 @@
 #include <memory>
 #include <thread>
 #include <vector>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include "cfconv.h"
 #include "filter_table.h"
 
 namespace {
 
+// f(0) … f(n_tasks - 1), one thread each. With OpenMP the threads are those that PyTorch uses; threads of our own
+// would compete with PyTorch's, which stay awake for a while after every operation.
 template <class Function>
-void parallel(int n_threads, Function f) {
+void parallel(int n_tasks, Function f) {
+  if (n_tasks <= 1) return f(0);
+#ifdef _OPENMP
+#pragma omp parallel num_threads(n_tasks)
+  for (int t = omp_get_thread_num(); t < n_tasks; t += omp_get_num_threads()) f(t);
+#else
   std::vector<std::thread> others;
-  for (int t = 1; t < n_threads; t++) others.emplace_back([&f, t] { f(t); });
+  for (int t = 1; t < n_tasks; t++) others.emplace_back([&f, t] { f(t); });
   f(0);
   for (auto& t : others) t.join();
+#endif
 }
 
 // Parameters in the order of SchNet.parameters(), torch layout (weight [out, in]).
@@ -114,7 +125,8 @@ struct Engine {
 
   void make_chunks() {
     const int64_t B = batch.n_structures, *ap = batch.atom_ptr, *pp = batch.pair_ptr;
-    const int64_t wanted = std::min<int64_t>(B, std::max<int64_t>(n_threads, batch.n_atoms / 80));
+    // of about 80 atoms, which fit the cache, and as many for every thread
+    const int64_t each = std::max<int64_t>(1, batch.n_atoms / (80 * n_threads)), wanted = std::min(B, each * n_threads);
     auto cost = [&](int64_t b) { return (double)ap[b] + 0.25 * pp[b]; };  // of the structures before b
     chunks.clear();
     int64_t b0 = 0;
