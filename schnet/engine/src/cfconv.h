@@ -15,7 +15,7 @@ namespace {
 
 constexpr int M = 6;  // table rows that contribute to one filter
 
-struct Pairs {  // in the order of their bins
+struct Pairs {  // sorted by bin, in portions
   const int32_t *i, *j, *bin;
   const float *weight, *slope;  // [P, 6]: interpolation weights and their derivatives by d
 };

@@ -71,7 +71,7 @@ struct Engine {
   Batch batch{};
   std::vector<Chunk> chunks;
   bool kept = false;
-  // per pair, sorted by bin within a chunk
+  // per pair, sorted by bin in portions
   std::vector<int32_t> i, j, bin;
   std::vector<float> weight, slope, rij, inverse_d, d_bar;
   std::vector<float> place;  // (d - lo) / h, in the batch's order
@@ -144,21 +144,28 @@ struct Engine {
     });
   }
 
-  // Distances, bins and interpolation weights of a chunk's pairs, sorted by bin; false where a distance lies
-  // outside the table.
+  // Distances, bins and interpolation weights of a chunk's pairs; false where a distance lies outside the table.
+  // Sorted by bin in portions: a large structure's pairs stay near their neighbours in memory.
   bool geometry(const Chunk& c) {
+    constexpr int64_t PORTION = 4096;
+    std::vector<int64_t> next(K);
+    for (int64_t p = c.p0; p < c.p1; p += PORTION)
+      if (!sort_pairs(p, std::min(p + PORTION, c.p1), next)) return false;
+    return true;
+  }
+  bool sort_pairs(int64_t p0, int64_t p1, std::vector<int64_t>& next) {
     const float inverse_h = 1 / h;
-    std::vector<int64_t> next(K, 0);  // pairs per bin, then the place of the bin's next pair
-    for (int64_t p = c.p0; p < c.p1; p++) {
+    std::fill(next.begin(), next.end(), 0);  // pairs per bin, then the place of the bin's next pair
+    for (int64_t p = p0; p < p1; p++) {
       float r[3];
       const float u = (separation(p, r) - lo) * inverse_h;
       if (!(u >= 0 && u <= K - 1) || (r[0] == 0 && r[1] == 0 && r[2] == 0)) return false;  // also for NaN
       place[p] = u;
       next[std::min((int)u, K - 2) + 1]++;
     }
-    next[0] = c.p0;
+    next[0] = p0;
     for (int k = 1; k < K; k++) next[k] += next[k - 1];
-    for (int64_t p = c.p0; p < c.p1; p++) {
+    for (int64_t p = p0; p < p1; p++) {
       const int k = std::min((int)place[p], K - 2);
       const int64_t q = next[k]++;
       i[q] = batch.i[p], j[q] = batch.j[p], bin[q] = k;
