@@ -320,15 +320,10 @@ def main(argv=None) -> int:
     try:
         args.function(args)
         return 0
-    except SchNetError as error:
-        if args.verbose:
-            raise
-        print(f"schnet: error: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # `schnet … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
+    except (SchNetError, OSError) as error:
         if args.verbose:
             raise
         print(f"schnet: error: {error}", file=sys.stderr)
