@@ -6,6 +6,7 @@ import math
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib import ticker
 
 from schnet.files import read_yaml
 from schnet.tables import entries
@@ -83,6 +84,8 @@ def training_curves(project):
             frames.append(history.assign(run=run))
         ax.set_yscale("log")
         log_axis(ax.yaxis)
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
+        ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:,.0f}"))
         ax.set_title(title.replace("materials_project/formation_energy_per_atom", "Materials Project"), fontsize=7)
         ax.tick_params(labelsize=6, which="both")
     for ax in list(axes.flat)[len(panels) :]:
