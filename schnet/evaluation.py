@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from pathlib import Path
 
 import h5py
@@ -26,18 +27,18 @@ def predict(predictor: Predictor, store: Store, indices, target: str, forces: st
     forces_predicted [N, 3] float32 and n_atoms [M]."""
     cutoff = predictor.model.hyperparameters.cutoff
     names = [target] + ([forces] if forces else [])
-    out: dict[str, list] = {}
+    out = defaultdict(list)
     for at in range(0, len(indices), CHUNK):
         data = load(store, indices[at : at + CHUNK], names, cutoff=cutoff, device=predictor.device)
-        out.setdefault("true", []).append(data.properties[target].cpu())
+        out["true"].append(data.properties[target].cpu())
         if forces:
-            out.setdefault("forces_true", []).append(data.properties[forces].float().cpu())
-            out.setdefault("n_atoms", []).append(data.counts.cpu())
+            out["forces_true"].append(data.properties[forces].float().cpu())
+            out["n_atoms"].append(data.counts.cpu())
         for part in torch.arange(len(data), device=predictor.device).split(BATCH):
             e, f = predictor(data.batch(part), forces is not None)
-            out.setdefault("predicted", []).append(e.cpu())
+            out["predicted"].append(e.cpu())
             if forces:
-                out.setdefault("forces_predicted", []).append(f.float().cpu())
+                out["forces_predicted"].append(f.float().cpu())
     return {k: torch.cat(v).numpy() for k, v in out.items()}
 
 

@@ -226,7 +226,7 @@ def test_triton_kernels_compile(capability):
     integers = {"entries", "senders", "offsets", "bins", "i", "j", "order"}
     for name in ("_convolve_kernel", "_contract_kernel", "_tabulate_kernel"):
         kernel = getattr(triton_kernels, name)
-        constants = {"F": 64, "BLOCK": 64, "HAS_H": True}
+        constants = {"F": 64, "BLOCK": 64}
         kinds = {n: "constexpr" if n in constants else "i32" if n == "K" else "*i64" if n in integers else "*fp32" for n in kernel.arg_names}
         values = {(k,): constants[n] for k, n in enumerate(kernel.arg_names) if n in constants}
         made = compile(ASTSource(kernel, kinds, values), target=GPUTarget("cuda", capability, 32))

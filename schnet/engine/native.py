@@ -95,8 +95,8 @@ class _Handle:
     def read_parameters(self):
         self.lib.schnet_set_parameters(self.pointer, self.pointers)
 
-    def forward(self, batch: Batch, forces: bool, keep: bool) -> tuple[Tensor, Tensor | None, bool]:
-        """Energy sums [B] float64, forces [N, 3] or None, and whether all distances were inside the table."""
+    def forward(self, batch: Batch, grid: Grid, forces: bool, keep: bool) -> tuple[Tensor, Tensor | None]:
+        """Energy sums [B] float64 and forces [N, 3] or None; OutsideTable where a distance is not in the table's grid."""
         scale = None if batch.n_neighbours is None else 1 / batch.n_neighbours
         self.inputs = [batch.atom_ptr, batch.pair_ptr, batch.atomic_numbers, batch.i, batch.j, batch.positions, batch.shift, scale]
         self.inputs = [t if t is None else t.contiguous() for t in self.inputs]  # alive until backward
@@ -105,7 +105,9 @@ class _Handle:
         status = self.lib.schnet_forward(
             self.pointer, len(batch), len(batch.positions), len(batch.i), *(map(_pointer, self.inputs)), _pointer(energies), _pointer(f), keep
         )  # fmt: skip
-        return energies, f, status == 0
+        if status:
+            raise OutsideTable(grid.lo, grid.hi)
+        return energies, f
 
 
 def _scale(model: SchNet, batch: Batch):
@@ -126,9 +128,7 @@ class _Evaluate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, flat, engine, batch, forces):
-        energy, f, inside = engine.handle.forward(batch, forces, keep=True)
-        if not inside:
-            raise OutsideTable(engine.grid.lo, engine.grid.hi)
+        energy, f = engine.handle.forward(batch, engine.grid, forces, keep=True)
         ctx.engine, ctx.batch, ctx.factor = engine, batch, _scale(engine.model, batch)
         ctx.set_materialize_grads(False)
         ctx.generation = engine.generation = engine.generation + 1
@@ -178,10 +178,8 @@ class NativeEngine:
         return out if forces else (out, None)
 
     def evaluate(self, batch: Batch, forces: bool):
-        energy, f, inside = self.handle.forward(batch, forces, keep=False)
         self.generation += 1
-        if not inside:
-            raise OutsideTable(self.grid.lo, self.grid.hi)
+        energy, f = self.handle.forward(batch, self.grid, forces, keep=False)
         return _scaled(energy, f, _scale(self.model, batch), batch)
 
 
@@ -201,7 +199,5 @@ class FrozenEngine:
         """Nothing to do: the weights are frozen."""
 
     def evaluate(self, batch: Batch, forces: bool):
-        energy, f, inside = self.handle.forward(batch, forces, keep=False)
-        if not inside:
-            raise OutsideTable(self.grid.lo, self.grid.hi)
+        energy, f = self.handle.forward(batch, self.grid, forces, keep=False)
         return _scaled(energy, f, _scale(self.model, batch), batch)

@@ -88,6 +88,10 @@ class Pairs:
             self._weights[order] = torch.stack(powers, 1) @ torch.as_tensor(HERMITE[:, order:] * factors).to(self.t).T
         return self._weights[order]
 
+    def _scaled_weights(self, h: Tensor | None, order: int) -> Tensor:
+        """The weights of h W instead of W, [P, 6]."""
+        return self.weights(order) if h is None else self.weights(order) * h[:, None]
+
     def _scratch(self, key, *shape) -> Tensor:
         """Memory that is the same at every call: fresh pages cost more than what is done in them."""
         if key not in self._memory or self._memory[key].shape != shape:
@@ -102,8 +106,7 @@ class Pairs:
     def _filters(self, h: Tensor | None, table: Tensor, order: int) -> Tensor:
         """h W, [P, F]"""
         rows = self._once("knots", lambda: (3 * self.bins.index)[:, None] + torch.arange(6, device=self.t.device))
-        weights = self.weights(order) if h is None else self.weights(order) * h[:, None]
-        return torch.nn.functional.embedding_bag(rows, table, mode="sum", per_sample_weights=weights)
+        return torch.nn.functional.embedding_bag(rows, table, mode="sum", per_sample_weights=self._scaled_weights(h, order))
 
     def _products(self, a: Tensor, b: Tensor) -> Tensor:
         """a_i b_j + a_j b_i, [P, F]; valid until the next call."""
@@ -127,7 +130,7 @@ class Pairs:
         n = len(self.t)
         index = self._once("index", lambda: self.bins.order.repeat(6))
         ends = self._once("ends", lambda: torch.cat([*(self.bins.offsets[:-1] + q * n for q in range(6)), self.bins.offsets.new_tensor([6 * n])]))
-        weights = (self.weights(order) if h is None else self.weights(order) * h[:, None]).index_select(0, self.bins.order).T.reshape(-1)
+        weights = self._scaled_weights(h, order).index_select(0, self.bins.order).T.reshape(-1)
         sums = torch.nn.functional.embedding_bag(index, self._products(a, b), ends, mode="sum", per_sample_weights=weights, include_last_offset=True)
         return self._to_knots(sums.view(2, 3, self.grid.n_knots - 1, -1))
 

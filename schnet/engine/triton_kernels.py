@@ -12,25 +12,24 @@ from schnet.engine.pairs import Pairs
 
 
 @triton.jit
-def _filter(table, weights, scale, p, k, columns, valid, F: tl.constexpr):
-    """scale times the filter of pair p in bin k: sum_m weights[p, m] table[3 k + m]"""
+def _filter(table, weights, p, k, columns, valid, F: tl.constexpr):
+    """The filter of pair p in bin k: sum_m weights[p, m] table[3 k + m]"""
     w = tl.zeros_like(columns).to(weights.dtype.element_ty)
     for m in tl.static_range(6):
         w += tl.load(weights + 6 * p + m) * tl.load(table + (3 * k + m) * F + columns, mask=valid, other=0)
-    return w * scale
+    return w
 
 
 @triton.jit
-def _convolve_kernel(entries, senders, offsets, bins, weights, h, table, y, out, HAS_H: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr):
-    """One program per atom: out_i = sum over its neighbours of h W y_j."""
+def _convolve_kernel(entries, senders, offsets, bins, weights, table, y, out, F: tl.constexpr, BLOCK: tl.constexpr):
+    """One program per atom: out_i = sum over its neighbours of W y_j."""
     atom = tl.program_id(0)
     columns = tl.arange(0, BLOCK)
     valid = columns < F
     acc = tl.zeros([BLOCK], dtype=y.dtype.element_ty)
     for e in range(tl.load(offsets + atom), tl.load(offsets + atom + 1)):
         p = tl.load(entries + e)
-        scale = tl.load(h + p) if HAS_H else 1.0
-        w = _filter(table, weights, scale, p, tl.load(bins + p), columns, valid, F)
+        w = _filter(table, weights, p, tl.load(bins + p), columns, valid, F)
         acc += w * tl.load(y + tl.load(senders + e) * F + columns, mask=valid, other=0)
     tl.store(out + atom * F + columns, acc, mask=valid)
 
@@ -51,21 +50,20 @@ def _contract_kernel(i, j, bins, weights, table, a, b, out, F: tl.constexpr, BLO
     p = tl.program_id(0)
     columns = tl.arange(0, BLOCK)
     valid = columns < F
-    w = _filter(table, weights, 1.0, p, tl.load(bins + p), columns, valid, F)
+    w = _filter(table, weights, p, tl.load(bins + p), columns, valid, F)
     tl.store(out + p, tl.sum(w * _product(a, b, tl.load(i + p), tl.load(j + p), columns, valid, F)))
 
 
 @triton.jit
-def _tabulate_kernel(order, offsets, i, j, weights, h, a, b, out, K, HAS_H: tl.constexpr, F: tl.constexpr, BLOCK: tl.constexpr):
-    """One program per bin k and row m: out[m, k] = sum over the pairs of the bin of h weight_m (a_i b_j + a_j b_i)."""
+def _tabulate_kernel(order, offsets, i, j, weights, a, b, out, K, F: tl.constexpr, BLOCK: tl.constexpr):
+    """One program per bin k and row m: out[m, k] = sum over the pairs of the bin of weight_m (a_i b_j + a_j b_i)."""
     k, m = tl.program_id(0), tl.program_id(1)
     columns = tl.arange(0, BLOCK)
     valid = columns < F
     acc = tl.zeros([BLOCK], dtype=a.dtype.element_ty)
     for e in range(tl.load(offsets + k), tl.load(offsets + k + 1)):
         p = tl.load(order + e)
-        scale = tl.load(h + p) if HAS_H else 1.0
-        acc += scale * tl.load(weights + 6 * p + m) * _product(a, b, tl.load(i + p), tl.load(j + p), columns, valid, F)
+        acc += tl.load(weights + 6 * p + m) * _product(a, b, tl.load(i + p), tl.load(j + p), columns, valid, F)
     tl.store(out + (m * K + k) * F + columns, acc, mask=valid)
 
 
@@ -91,8 +89,7 @@ class TritonPairs(Pairs):
     def convolve(self, h, table, y, order):
         out = torch.empty_like(y)
         _convolve_kernel[(len(y),)](
-            self.entries, self.senders, self.offsets, self.bins.index, self.weights(order), self.weights(order) if h is None else h.contiguous(),
-            table, y, out, HAS_H=h is not None, **self._sizes(y),
+            self.entries, self.senders, self.offsets, self.bins.index, self._scaled_weights(h, order), table, y, out, **self._sizes(y)
         )  # fmt: skip
         return out
 
@@ -108,7 +105,6 @@ class TritonPairs(Pairs):
         bins = self.grid.n_knots - 1
         sums = a.new_empty(6, bins, a.shape[1])
         _tabulate_kernel[(bins, 6)](
-            self.bins.order, self.bins.offsets, self.i.index, self.j.index, self.weights(order), self.weights(order) if h is None else h.contiguous(),
-            a, b, sums, bins, HAS_H=h is not None, **self._sizes(a),
+            self.bins.order, self.bins.offsets, self.i.index, self.j.index, self._scaled_weights(h, order), a, b, sums, bins, **self._sizes(a)
         )  # fmt: skip
         return self._to_knots(sums.view(2, 3, bins, -1))
