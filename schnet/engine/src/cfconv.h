@@ -33,21 +33,31 @@ inline void for_runs(int64_t p0, int64_t p1, const Pairs& pairs, int n, Function
   }
 }
 
+template <int Q>
+inline void load_rows(const float* t, int n, vec (&row)[M][Q]) {
+  UNROLL for (int m = 0; m < M; m++)
+    UNROLL for (int q = 0; q < Q; q++) row[m][q] = load(t + m * n + q * W);
+}
+
+// w += sum_m s_m row_m
+template <int Q>
+inline void interpolate(const vec (&row)[M][Q], const float* s, vec (&w)[Q]) {
+  UNROLL for (int m = 0; m < M; m++)
+    UNROLL for (int q = 0; q < Q; q++) w[q] += row[m][q] * s[m];
+}
+
 // v_i += W y_j,  v_j += W y_i
 inline void convolve(int64_t p0, int64_t p1, const Pairs& pairs, int n, const float* table, int stride, const float* y,
                      float* v) {
   for_runs(p0, p1, pairs, n, [=](int64_t first, int64_t last, int o, auto block) {
     constexpr int Q = block;
     vec row[M][Q];
-    const float* t = table + (int64_t)pairs.bin[first] * stride * n + o;
-    UNROLL for (int m = 0; m < M; m++)
-      UNROLL for (int q = 0; q < Q; q++) row[m][q] = load(t + m * n + q * W);
+    load_rows(table + (int64_t)pairs.bin[first] * stride * n + o, n, row);
     for (int64_t p = first; p < last; p++) {
       const float* s = pairs.weight + p * M;
       const int64_t i = (int64_t)pairs.i[p] * n + o, j = (int64_t)pairs.j[p] * n + o;
       vec w[Q] = {};
-      UNROLL for (int m = 0; m < M; m++)
-        UNROLL for (int q = 0; q < Q; q++) w[q] += row[m][q] * s[m];
+      interpolate(row, s, w);
       UNROLL for (int q = 0; q < Q; q++) {
         const vec a = w[q] * load(y + j + q * W), b = w[q] * load(y + i + q * W);
         store(v + i + q * W, load(v + i + q * W) + a);
@@ -63,15 +73,13 @@ inline void convolve_adjoint(int64_t p0, int64_t p1, const Pairs& pairs, int n, 
   for_runs(p0, p1, pairs, n, [=](int64_t first, int64_t last, int o, auto block) {
     constexpr int Q = block;
     vec row[M][Q];
-    const float* t = table + (int64_t)pairs.bin[first] * stride * n + o;
-    UNROLL for (int m = 0; m < M; m++)
-      UNROLL for (int q = 0; q < Q; q++) row[m][q] = load(t + m * n + q * W);
+    load_rows(table + (int64_t)pairs.bin[first] * stride * n + o, n, row);
     for (int64_t p = first; p < last; p++) {
       const float *s = pairs.weight + p * M, *ds = pairs.slope + p * M;
       const int64_t i = (int64_t)pairs.i[p] * n + o, j = (int64_t)pairs.j[p] * n + o;
       vec w[Q] = {}, dw[Q] = {}, acc = {};
-      UNROLL for (int m = 0; m < M; m++)
-        UNROLL for (int q = 0; q < Q; q++) w[q] += row[m][q] * s[m], dw[q] += row[m][q] * ds[m];
+      interpolate(row, s, w);
+      interpolate(row, ds, dw);
       UNROLL for (int q = 0; q < Q; q++) {
         const vec li = load(lv + i + q * W), lj = load(lv + j + q * W);
         acc += (li * load(y + j + q * W) + lj * load(y + i + q * W)) * dw[q];
@@ -89,15 +97,13 @@ inline void convolve_tangent(int64_t p0, int64_t p1, const Pairs& pairs, int n, 
   for_runs(p0, p1, pairs, n, [=](int64_t first, int64_t last, int o, auto block) {
     constexpr int Q = block;
     vec row[M][Q];
-    const float* t = table + (int64_t)pairs.bin[first] * stride * n + o;
-    UNROLL for (int m = 0; m < M; m++)
-      UNROLL for (int q = 0; q < Q; q++) row[m][q] = load(t + m * n + q * W);
+    load_rows(table + (int64_t)pairs.bin[first] * stride * n + o, n, row);
     for (int64_t p = first; p < last; p++) {
       const float *s = pairs.weight + p * M, *ds = pairs.slope + p * M;
       const int64_t i = (int64_t)pairs.i[p] * n + o, j = (int64_t)pairs.j[p] * n + o;
       vec w[Q] = {}, dw[Q] = {};
-      UNROLL for (int m = 0; m < M; m++)
-        UNROLL for (int q = 0; q < Q; q++) w[q] += row[m][q] * s[m], dw[q] += row[m][q] * ds[m];
+      interpolate(row, s, w);
+      interpolate(row, ds, dw);
       UNROLL for (int q = 0; q < Q; q++) {
         const vec d = dw[q] * dd[p];
         const vec oi = w[q] * load(a + j + q * W) + d * load(b + j + q * W);
