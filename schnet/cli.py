@@ -122,8 +122,14 @@ def train(args):
     out = args.output or (str(Path(args.run).parent) if where != "run" else None)
     if out is None:
         raise ConfigError("--output is needed when the run is given inline")
+    spec = make_spec(values, where)
+    members = json.loads(os.environ.pop("SCHNET_TOGETHER", "{}"))
+    if out in members:
+        from schnet.together import train_together
+
+        sys.exit(train_together(members, out, threads=args.threads, device=args.device))
     gc.freeze()  # what is loaded by now is no garbage: the collector would look through it again and again
-    train(make_spec(values, where), out, threads=args.threads, device=args.device)
+    train(spec, out, threads=args.threads, device=args.device)
 
 
 def evaluate(args):

@@ -17,7 +17,7 @@ from schnet.data.fetch import missing_in_mirror
 from schnet.errors import ConfigError
 from schnet.files import read_yaml
 from schnet.schema import validate
-from schnet.training.spec import make_spec
+from schnet.training.spec import RunSpec, make_spec
 
 ROOT = Path(__file__).resolve().parent.parent
 #: hyper-parameters and settings that name a run's MODEL directory, with their abbreviation and default
@@ -201,10 +201,12 @@ def _cell(project: Project, name: str, experiment: dict, row: dict, column: dict
     settings = merge(settings, {k: v for k, v in row.get("run", {}).items() if k not in ("n_train",)})
     settings = merge(settings, {k: v for k, v in column.get("run", {}).items() if k not in ("n_train",)})
     settings = merge(settings, config["run"])
+    longer = column.get("times_steps", 1)
+    settings["steps"] = longer * settings.get("steps", RunSpec.steps)
     if config["protocol"]:
         settings["protocol"] = config["protocol"]
     if config["steps"]:
-        settings["steps"] = min(settings.get("steps", config["steps"]), config["steps"])
+        settings["steps"] = min(settings["steps"], config["steps"])
     settings["engine"] = config["engine"]
     settings["scale"] = config["scale"]
     repeats = min(experiment.get("repeats", 1), config["repeats"] or scale["repeats"])
@@ -216,7 +218,8 @@ def _cell(project: Project, name: str, experiment: dict, row: dict, column: dict
         split = f"{dataset}/n{n_train}-v{n_validation}-{strategy}-seed{repeat}.npz"
         project.splits[split] = {"dataset": dataset, "n_train": n_train, "n_validation": n_validation, "strategy": strategy, "seed": repeat}
         tail = "" if strategy == "random" else f"-{strategy}"
-        directory = f"{dataset}/{what}/{model_name(s)}/n{n_train}{tail}/rep{repeat}"
+        name = model_name(s) + (f"-{longer}x" if longer > 1 else "")
+        directory = f"{dataset}/{what}/{name}/n{n_train}{tail}/rep{repeat}"
         s |= {"seed": repeat, "repeat": repeat, "data": str(project.data / f"{dataset}.h5"), "split": str(project.results / "splits" / split)}
         if settings.get("seed"):
             s["seed"] = settings["seed"] + repeat

@@ -1,5 +1,21 @@
 # One training per run directory. Checkpoints are no outputs, so a failed job keeps them and continues.
 
+# The SLURM executor runs the members of a group job one after another, though it asks for cores and memory for all.
+# So the first member trains them all side by side (schnet/together.py); the others find theirs finished.
+MEMBERS = []
+if (
+    "slurm-jobstep" in sys.argv
+):  # this process runs a group, its members are its --target-jobs
+    target = "train:run="
+    MEMBERS = [a.removeprefix(target) for a in sys.argv if a.startswith(target)]
+if len(MEMBERS) > 1:
+    os.environ["SCHNET_TOGETHER"] = json.dumps(
+        {
+            f"{RESULTS}/runs/{r}": [PROJECT.runs[r], f"{RESULTS}/logs/train/{r}.log"]
+            for r in MEMBERS
+        }
+    )
+
 
 rule train:
     input:
@@ -12,7 +28,7 @@ rule train:
     threads: TRAINING_THREADS
     resources:
         gres=TRAINING_GRES,
-        cpus_per_task=TRAINING_THREADS,  # --cores does not cap it
+        cpus_per_task=TRAINING_THREADS * max(1, len(MEMBERS)),  # --cores does not cap it
         mem_mb=lambda w, attempt: scale_resource("mem_mb", 4000) * attempt,
         runtime=lambda w, attempt: scale_resource("runtime", 240) * attempt,
     params:
