@@ -191,7 +191,7 @@ def test_hessian_of_the_table_in_double_precision():
     engine = TableEngine(model, data.distance_range())
     engine.grid = Grid(data.distance_range(), 0.02)
     engine.refresh()
-    table = torch.autograd.functional.hessian(lambda r: engine._energy(batch, r, engine.table)[0].sum(), batch.positions)
+    table = torch.autograd.functional.hessian(lambda r: engine._forward(batch, r, engine.table)[0].sum(), batch.positions)
     assert table.numpy() == pytest.approx(exact.numpy(), abs=1e-6 * float(exact.abs().max()))
 
 
@@ -227,7 +227,7 @@ def test_triton_kernels_compile(capability):
     for name in ("_convolve_kernel", "_contract_kernel", "_tabulate_kernel"):
         kernel = getattr(triton_kernels, name)
         constants = {"F": 64, "BLOCK": 64}
-        kinds = {n: "constexpr" if n in constants else "i32" if n == "K" else "*i64" if n in integers else "*fp32" for n in kernel.arg_names}
+        kinds = {n: "constexpr" if n in constants else "i32" if n in "KP" else "*i64" if n in integers else "*fp32" for n in kernel.arg_names}
         values = {(k,): constants[n] for k, n in enumerate(kernel.arg_names) if n in constants}
         made = compile(ASTSource(kernel, kinds, values), target=GPUTarget("cuda", capability, 32))
         assert len(made.asm["cubin"]) > 1000

@@ -15,28 +15,14 @@ kernels. ``Pairs`` has them in PyTorch; schnet/engine/triton_kernels.py has them
 
 from __future__ import annotations
 
-import math
 import os
+from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from schnet.data.structures import Batch
 from schnet.errors import OutsideTable
-
-#: quintic Hermite interpolation at position t of a bin: rows are (value, h W', h^2 W'') of the left and
-#: the right knot, columns the powers 1, t, ..., t^5
-HERMITE = np.array(
-    [
-        [1, 0, 0, -10, 15, -6],
-        [0, 1, 0, -6, 8, -3],
-        [0, 0, 0.5, -1.5, 1.5, -0.5],
-        [0, 0, 0, 10, -15, 6],
-        [0, 0, 0, -4, 7, -3],
-        [0, 0, 0, 0.5, -1, 0.5],
-    ]
-)
 
 
 class _Groups:
@@ -48,9 +34,9 @@ class _Groups:
         self.offsets[1:] = torch.bincount(index, minlength=n).cumsum(0)
 
 
-def _sums(x: Tensor, groups: _Groups) -> Tensor:
-    """Sums over the members of every group. embedding_bag is PyTorch's fastest sum of rows."""
-    return torch.nn.functional.embedding_bag(groups.order, x, groups.offsets, mode="sum", include_last_offset=True)
+def _sums(x: Tensor, index: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Sums of (weighted) rows x[index] from one offset to the next. Nothing in PyTorch sums rows faster."""
+    return torch.embedding_bag(x, index, offsets, False, 0, False, weights, True)[0]
 
 
 class Pairs:
@@ -65,27 +51,37 @@ class Pairs:
     by_distance = True
 
     def __init__(self, batch: Batch, grid, d: Tensor):
-        u = (d - grid.lo) / grid.h
-        if len(u):
-            lo, hi = torch.aminmax(u)
-            if not (lo >= 0 and hi <= grid.n_knots - 1 and d.min() > 0):
+        if len(d):
+            lo, hi = torch.stack(torch.aminmax(d)).tolist()
+            if not (lo > 0 and grid.lo <= lo and hi <= grid.hi):
                 raise OutsideTable(grid.lo, grid.hi)
-        self.grid, self.n_atoms = grid, len(batch.positions)
-        self.i, self.j = _Groups(batch.i.long(), self.n_atoms), _Groups(batch.j.long(), self.n_atoms)
-        bins = u.floor().clamp(0, grid.n_knots - 2)
-        self.t = u - bins
-        self.bins = _Groups(bins.long(), grid.n_knots - 1)
+        u = (d - grid.lo) / grid.h
+        self.grid, self.n_pairs, n_atoms = grid, len(d), len(batch.positions)
+        # every pair twice, once for either receiver
+        self.receivers = _Groups(torch.cat([batch.i, batch.j]).long(), n_atoms)
+        self.senders = torch.cat([batch.j, batch.i]).long()
+        self.bin = u.floor().clamp(0, grid.n_knots - 2)
+        self.t = u - self.bin
+        self.bin = self.bin.long()
         self._weights: dict[int, Tensor] = {}
         self._memory: dict[str, Tensor] = {}
+
+    @cached_property
+    def bins(self) -> _Groups:
+        return _Groups(self.bin, self.grid.n_knots - 1)
+
+    @cached_property
+    def _powers(self) -> Tensor:
+        """1, t, ..., t^5: [P, 6]"""
+        t = self.t
+        t2 = t * t
+        t3 = t2 * t
+        return torch.stack([torch.ones_like(t), t, t2, t3, t2 * t2, t3 * t2], 1)
 
     def weights(self, order: int) -> Tensor:
         """d^n/dd^n of the six Hermite weights, [P, 6]."""
         if order not in self._weights:
-            powers = [self.t**0]
-            for _ in range(5 - order):
-                powers.append(powers[-1] * self.t)
-            factors = np.array([math.perm(m, order) / self.grid.h**order for m in range(order, 6)])
-            self._weights[order] = torch.stack(powers, 1) @ torch.as_tensor(HERMITE[:, order:] * factors).to(self.t).T
+            self._weights[order] = self._powers[:, : 6 - order] @ self.grid.hermite(order, self.t)
         return self._weights[order]
 
     def _scaled_weights(self, h: Tensor | None, order: int) -> Tensor:
@@ -98,40 +94,43 @@ class Pairs:
             self._memory[key] = self.t.new_empty(shape)
         return self._memory[key]
 
-    def _once(self, key, make):
-        if key not in self._memory:
-            self._memory[key] = make()
-        return self._memory[key]
+    @cached_property
+    def _knots(self) -> tuple[Tensor, Tensor]:
+        """The six rows of the table for every pair, one after the other, and where each pair's begin, [6 P] and [P + 1]."""
+        six = torch.arange(6, device=self.t.device)
+        return (3 * self.bin[:, None] + six).view(-1), torch.arange(0, 6 * self.n_pairs + 1, 6, device=self.t.device)
 
     def _filters(self, h: Tensor | None, table: Tensor, order: int) -> Tensor:
         """h W, [P, F]"""
-        rows = self._once("knots", lambda: (3 * self.bins.index)[:, None] + torch.arange(6, device=self.t.device))
-        return torch.nn.functional.embedding_bag(rows, table, mode="sum", per_sample_weights=self._scaled_weights(h, order))
+        return _sums(table, *self._knots, self._scaled_weights(h, order).view(-1))
+
+    def _rows(self, x: Tensor, index: Tensor, key: str) -> Tensor:
+        """x of every pair twice, [2, P, F]; valid until the next call with this key."""
+        out = self._scratch(key, len(index), x.shape[1])
+        return torch.index_select(x, 0, index, out=out).view(2, self.n_pairs, x.shape[1])
 
     def _products(self, a: Tensor, b: Tensor) -> Tensor:
         """a_i b_j + a_j b_i, [P, F]; valid until the next call."""
-        i, j = self.i.index, self.j.index
-        shape = (len(i), a.shape[1])
-        out, m = self._scratch("products", *shape), self._scratch("rows", *shape)
-        torch.index_select(a, 0, i, out=out).mul_(torch.index_select(b, 0, j, out=m))
-        return out.addcmul_(torch.index_select(a, 0, j), torch.index_select(b, 0, i, out=m))
+        m = self._rows(a, self.receivers.index, "rows").mul_(self._rows(b, self.senders, "products"))
+        return m[0].add_(m[1])
 
     def convolve(self, h, table, y, order):
-        w = self._filters(h, table, order)
-        m = torch.index_select(y, 0, self.j.index, out=self._scratch("rows", *w.shape)).mul_(w)
-        v = _sums(m, self.i)
-        return v.add_(_sums(torch.index_select(y, 0, self.i.index, out=m).mul_(w), self.j))
+        m = self._rows(y, self.senders, "rows").mul_(self._filters(h, table, order))
+        return _sums(m.view(-1, y.shape[1]), self.receivers.order, self.receivers.offsets)
 
     def contract(self, table, a, b, order):
         return self._filters(None, table, order).mul_(self._products(a, b)).sum(1)
 
+    @cached_property
+    def _by_bin(self) -> tuple[Tensor, Tensor]:
+        """The pairs bin by bin, once for each of the six rows, and where each bin's begin."""
+        starts = [self.bins.offsets[:-1] + q * self.n_pairs for q in range(6)]
+        return self.bins.order.repeat(6), torch.cat([*starts, self.bins.offsets.new_tensor([6 * self.n_pairs])])
+
     def tabulate(self, h, a, b, order):
         """Sums per bin and row, which then go to the knots left and right of the bin."""
-        n = len(self.t)
-        index = self._once("index", lambda: self.bins.order.repeat(6))
-        ends = self._once("ends", lambda: torch.cat([*(self.bins.offsets[:-1] + q * n for q in range(6)), self.bins.offsets.new_tensor([6 * n])]))
         weights = self._scaled_weights(h, order).index_select(0, self.bins.order).T.reshape(-1)
-        sums = torch.nn.functional.embedding_bag(index, self._products(a, b), ends, mode="sum", per_sample_weights=weights, include_last_offset=True)
+        sums = _sums(self._products(a, b), *self._by_bin, weights)
         return self._to_knots(sums.view(2, 3, self.grid.n_knots - 1, -1))
 
     def _to_knots(self, sums):
@@ -204,6 +203,8 @@ def _times(h, x):
 
 def convolve(d, h, table, y, pairs: Pairs, order: int = 0) -> Tensor:
     """v_i = sum over the neighbours j of h_p W^(n)(d_p) y_j, [N, F]; differentiable in d, h, table and y."""
+    if not torch.is_grad_enabled():
+        return pairs.convolve(h, table, y, order)
     return _Convolve.apply(d, h, table, y, pairs, order)
 
 

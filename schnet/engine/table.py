@@ -9,9 +9,22 @@ import torch
 from torch import Tensor
 
 from schnet.data.structures import Batch
-from schnet.engine.pairs import HERMITE, Pairs, convolve, pairs_class
+from schnet.engine.pairs import convolve, pairs_class
+from schnet.errors import ConfigError
 from schnet.models.schnet import SchNet, ssp
 
+#: quintic Hermite interpolation at position t of a bin: rows are (value, h W', h^2 W'') of the left and
+#: the right knot, columns the powers 1, t, ..., t^5
+HERMITE = np.array(
+    [
+        [1, 0, 0, -10, 15, -6],
+        [0, 1, 0, -6, 8, -3],
+        [0, 0, 0.5, -1.5, 1.5, -0.5],
+        [0, 0, 0, 10, -15, 6],
+        [0, 0, 0, -4, 7, -3],
+        [0, 0, 0, 0.5, -1, 0.5],
+    ]
+)
 MARGIN = 0.05  # Å beyond the distances that occur
 
 
@@ -28,10 +41,19 @@ class Grid:
         self.h = h
         self.lo = float(np.float32(max(0.0, lo - MARGIN)))
         self.n_knots = max(2, math.ceil((hi + MARGIN - self.lo) / h) + 1)
+        self._hermite = {}
 
     @property
     def hi(self) -> float:
         return self.lo + self.h * (self.n_knots - 1)
+
+    def hermite(self, order: int, like: Tensor) -> Tensor:
+        """The matrix [6 - n, 6] from powers of the position in a bin to d^n/dd^n of the six Hermite weights."""
+        key = order, like.dtype, like.device
+        if key not in self._hermite:
+            factors = np.array([math.perm(m, order) / self.h**order for m in range(order, 6)])
+            self._hermite[key] = torch.as_tensor((HERMITE[:, order:] * factors).T.copy()).to(like)
+        return self._hermite[key]
 
     def basis(self, model: SchNet) -> Tensor:
         """Gaussians, h × first and h² × second derivatives at the knots, [3 K, G] float64 (rows interleaved)."""
@@ -95,39 +117,58 @@ class TableEngine:
             jets = filter_jets(self.grid.basis(self.model), *(w.double().cpu() for w in filter_weights(self.model)))
         self.table = jets.flatten(1, 2).to(self.basis)
 
-    def _energy(self, batch: Batch, positions: Tensor, table: Tensor) -> tuple[Tensor, Pairs]:
+    def _forward(self, batch: Batch, positions: Tensor, table: Tensor):
+        """Energies, and what a backward pass needs: vectors, distances, pairs, (y, z) of every block and z of the output network."""
         m = self.model
         r = positions.index_select(0, batch.j) - positions.index_select(0, batch.i)
-        d = (r if batch.shift is None else r + batch.shift).norm(dim=1)
+        r = r if batch.shift is None else r + batch.shift
+        d = r.norm(dim=1)
         pairs = self.pairs(batch, self.grid, d.detach())
         x = m.embedding(batch.atomic_numbers)
+        tape = []
         for block, rows in zip(m.interactions, table, strict=True):
-            v = convolve(d, None, rows, block.in2f(x), pairs)
+            y = block.in2f(x)
+            v = convolve(d, None, rows, y, pairs)
             if batch.n_neighbours is not None:
                 v = v / batch.n_neighbours[:, None]
-            x = x + block.dense(ssp(block.f2out(v)))
-        atomwise = m.output2(ssp(m.output1(x))).squeeze(-1)
+            z = block.f2out(v)
+            x = x + block.dense(ssp(z))
+            tape.append((y, z))
+        z = m.output1(x)
+        atomwise = m.output2(ssp(z)).squeeze(-1)
         moved = Batch(**{**batch.__dict__, "positions": positions})
-        return m.scale.to(positions.dtype) * m.readout(atomwise, moved), pairs
+        return m.scale.to(positions.dtype) * m.readout(atomwise, moved), (r, d, pairs, tape, z)
 
     def __call__(self, batch: Batch, forces: bool):
         table = filter_jets(self.basis, *filter_weights(self.model)).flatten(1, 2)  # [T, 3 K, F]
+        r = batch.positions.detach().requires_grad_() if forces else batch.positions
+        energy, (_, _, pairs, *_) = self._forward(batch, r, table)
         if not forces:
-            return self._energy(batch, batch.positions, table)[0], None
-        r = batch.positions.detach().requires_grad_()
-        energy, pairs = self._energy(batch, r, table)
+            return energy, None
         (gradient,) = torch.autograd.grad(energy.sum(), r, create_graph=True)
         pairs.by_distance = False
         return energy, -gradient
 
+    @torch.no_grad()
     def evaluate(self, batch: Batch, forces: bool):
+        m = self.model
+        if forces and m.hyperparameters.readout == "dipole":
+            raise ConfigError("forces of a dipole moment: not an energy")
         if self.table is None:
             self.refresh()
+        energy, (r, d, pairs, tape, z) = self._forward(batch, batch.positions, self.table)
         if not forces:
-            with torch.no_grad():
-                return self._energy(batch, batch.positions, self.table)[0], None
-        with torch.enable_grad():
-            r = batch.positions.detach().requires_grad_()
-            energy, _ = self._energy(batch, r, self.table)
-            (gradient,) = torch.autograd.grad(energy.sum(), r)
-        return energy.detach(), -gradient
+            return energy, None
+        # by hand: PyTorch's bookkeeping costs more than the derivatives of one structure
+        by_atom = m.scale.to(d.dtype) if m.hyperparameters.readout == "sum" else (m.scale / batch.n_atoms)[batch.structure, None].to(d.dtype)
+        g = (by_atom * m.output2.weight * torch.sigmoid(z)) @ m.output1.weight
+        by_d = torch.zeros_like(d)
+        for t in reversed(range(len(tape))):
+            block, rows, (y, z) = m.interactions[t], self.table[t], tape[t]
+            g_v = (g @ block.dense.weight * torch.sigmoid(z)) @ block.f2out.weight
+            if batch.n_neighbours is not None:
+                g_v = g_v / batch.n_neighbours[:, None]
+            by_d += pairs.contract(rows, g_v, y, 1)
+            g = g + pairs.convolve(None, rows, g_v, 0) @ block.in2f.weight
+        pull = r * (by_d / d)[:, None]  # forces: minus the gradient
+        return energy, torch.zeros_like(batch.positions).index_add_(0, batch.i, pull).index_add_(0, batch.j, -pull)

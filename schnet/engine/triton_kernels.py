@@ -21,16 +21,17 @@ def _filter(table, weights, p, k, columns, valid, F: tl.constexpr):
 
 
 @triton.jit
-def _convolve_kernel(entries, senders, offsets, bins, weights, table, y, out, F: tl.constexpr, BLOCK: tl.constexpr):
+def _convolve_kernel(entries, senders, offsets, bins, P, weights, table, y, out, F: tl.constexpr, BLOCK: tl.constexpr):
     """One program per atom: out_i = sum over its neighbours of W y_j."""
     atom = tl.program_id(0)
     columns = tl.arange(0, BLOCK)
     valid = columns < F
     acc = tl.zeros([BLOCK], dtype=y.dtype.element_ty)
     for e in range(tl.load(offsets + atom), tl.load(offsets + atom + 1)):
-        p = tl.load(entries + e)
+        entry = tl.load(entries + e)
+        p = entry % P
         w = _filter(table, weights, p, tl.load(bins + p), columns, valid, F)
-        acc += w * tl.load(y + tl.load(senders + e) * F + columns, mask=valid, other=0)
+        acc += w * tl.load(y + tl.load(senders + entry) * F + columns, mask=valid, other=0)
     tl.store(out + atom * F + columns, acc, mask=valid)
 
 
@@ -72,16 +73,6 @@ class TritonPairs(Pairs):
 
     name = "table (Triton)"
 
-    def __init__(self, batch, grid, d):
-        super().__init__(batch, grid, d)
-        i, j = self.i.index, self.j.index
-        # every pair twice, once for either receiver, sorted by receiver
-        receiver = torch.cat([i, j])
-        order = torch.argsort(receiver, stable=True)
-        self.entries = order % max(1, len(i))
-        self.senders = torch.cat([j, i])[order]
-        self.offsets = self.i.offsets + self.j.offsets
-
     @staticmethod
     def _sizes(x):
         return {"F": x.shape[1], "BLOCK": triton.next_power_of_2(x.shape[1]), "num_warps": 1 if x.shape[1] <= 64 else 2}
@@ -89,15 +80,15 @@ class TritonPairs(Pairs):
     def convolve(self, h, table, y, order):
         out = torch.empty_like(y)
         _convolve_kernel[(len(y),)](
-            self.entries, self.senders, self.offsets, self.bins.index, self._scaled_weights(h, order), table, y, out, **self._sizes(y)
+            self.receivers.order, self.senders, self.receivers.offsets, self.bin, self.n_pairs, self._scaled_weights(h, order), table, y, out, **self._sizes(y)
         )  # fmt: skip
         return out
 
     def contract(self, table, a, b, order):
-        out = a.new_empty(len(self.t))
+        out = a.new_empty(self.n_pairs)
         if len(out):
             _contract_kernel[(len(out),)](
-                self.i.index, self.j.index, self.bins.index, self.weights(order), table, a, b, out, **self._sizes(a)
+                self.receivers.index, self.senders, self.bin, self.weights(order), table, a, b, out, **self._sizes(a)
             )  # fmt: skip
         return out
 
@@ -105,6 +96,6 @@ class TritonPairs(Pairs):
         bins = self.grid.n_knots - 1
         sums = a.new_empty(6, bins, a.shape[1])
         _tabulate_kernel[(bins, 6)](
-            self.bins.order, self.bins.offsets, self.i.index, self.j.index, self._scaled_weights(h, order), a, b, sums, bins, **self._sizes(a)
+            self.bins.order, self.bins.offsets, self.receivers.index, self.senders, self._scaled_weights(h, order), a, b, sums, bins, **self._sizes(a)
         )  # fmt: skip
         return self._to_knots(sums.view(2, 3, bins, -1))
