@@ -34,7 +34,7 @@ def predict(predictor: Predictor, store: Store, indices, target: str, forces: st
         if forces:
             out["forces_true"].append(data.properties[forces].float().cpu())
             out["n_atoms"].append(data.counts.cpu())
-        for part in torch.arange(len(data), device=predictor.device).split(BATCH):
+        for part in torch.arange(len(data)).split(BATCH):
             e, f = predictor(data.batch(part), forces is not None)
             out["predicted"].append(e.cpu())
             if forces:

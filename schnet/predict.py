@@ -28,7 +28,7 @@ def predict_file(model_path, structures, output, *, threads: int = 1, device: st
     for at in range(0, len(images), BATCH):
         chunk = images[at : at + BATCH]
         data = from_atoms(chunk, cutoff=cutoff, device=predictor.device, dtype=predictor.dtype)
-        values, forces = predictor(data.batch(torch.arange(len(data), device=predictor.device)), forces_wanted)
+        values, forces = predictor(data.batch(torch.arange(len(data))), forces_wanted)
         for k, atoms in enumerate(chunk):
             image = atoms.copy()
             image.calc = None

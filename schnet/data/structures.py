@@ -38,7 +38,8 @@ class Batch:
     @property
     def structure(self) -> Tensor:
         """[N] the structure each atom belongs to."""
-        return torch.repeat_interleave(torch.arange(len(self), device=self.atom_ptr.device), self.n_atoms)
+        structures = torch.arange(len(self), device=self.atom_ptr.device)
+        return torch.repeat_interleave(structures, self.n_atoms, output_size=len(self.positions))
 
     def __len__(self):
         return len(self.atom_ptr) - 1
@@ -52,11 +53,10 @@ class Batch:
         return Batch(*(move(getattr(self, f)) for f in self.__dataclass_fields__))
 
 
-def _ranges(start: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Concatenation of start[b] + (0 … count[b] - 1), and the pointers [B + 1] to its parts."""
+def _ranges(start: Tensor, count: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """Concatenation of start[b] + (0 … count[b] - 1), total numbers in all, and the pointers [B + 1] to its parts."""
     ptr = torch.zeros(len(count) + 1, dtype=torch.int64, device=count.device)
     torch.cumsum(count, 0, out=ptr[1:])
-    total = int(ptr[-1])
     rows = torch.arange(total, device=count.device) + torch.repeat_interleave(start - ptr[:-1], count, output_size=total)
     return rows, ptr
 
@@ -108,16 +108,26 @@ class Structures:
             n += np.bincount(np.asarray(j) + first, minlength=len(atomic_numbers))
             self.n_neighbours = tensor(n, dtype)
 
+        self._n_atoms, self._n_pairs = self.counts.cpu().numpy(), self.pair_count.cpu().numpy()
+
     def __len__(self):
         return len(self.counts)
 
+    def _rows(self, indices: Tensor, start: Tensor, count: Tensor, sizes: np.ndarray):
+        """Rows of the given structures and pointers to each one's. Sizes of indices on the CPU need no look at a GPU."""
+        total = int(sizes[indices.cpu().numpy()].sum())
+        indices = indices.to(start.device)
+        return _ranges(start[indices], count[indices], total)
+
     def atoms_of(self, indices: Tensor) -> Tensor:
         """Rows of the atoms of the given structures, one structure after the other."""
-        return _ranges(self.offsets[indices], self.counts[indices])[0]
+        return self._rows(indices, self.offsets, self.counts, self._n_atoms)[0]
 
     def batch(self, indices: Tensor) -> Batch:
-        rows, atom_ptr = _ranges(self.offsets[indices], self.counts[indices])
-        pair_rows, pair_ptr = _ranges(self.pair_start[indices], self.pair_count[indices])
+        """The given structures; on a GPU, indices in the memory of the CPU save waiting for the GPU."""
+        rows, atom_ptr = self._rows(indices, self.offsets, self.counts, self._n_atoms)
+        pair_rows, pair_ptr = self._rows(indices, self.pair_start, self.pair_count, self._n_pairs)
+        indices = indices.to(self.offsets.device)
         count = self.pair_count[indices]
         first = torch.repeat_interleave(atom_ptr[:-1].to(torch.int32), count, output_size=len(pair_rows))
         shift = None
@@ -138,7 +148,7 @@ class Structures:
     def distance_range(self) -> tuple[float, float]:
         """Smallest and largest distance of all pairs, in Å."""
         lo, hi = float("inf"), 0.0
-        for part in torch.arange(len(self), device=self.offsets.device).split(4096):
+        for part in torch.arange(len(self)).split(4096):
             b = self.batch(part)
             if len(b.i):
                 d = b.positions[b.j.long()] - b.positions[b.i.long()]

@@ -30,8 +30,8 @@ class _Groups:
 
     def __init__(self, index: Tensor, n: int):
         self.index, self.order = index, torch.argsort(index, stable=True)
-        self.offsets = torch.zeros(n + 1, dtype=torch.long, device=index.device)
-        self.offsets[1:] = torch.bincount(index, minlength=n).cumsum(0)
+        # like every operation here, without a look from the host at what is on the GPU
+        self.offsets = torch.searchsorted(index[self.order], torch.arange(n + 1, device=index.device))
 
 
 def _sums(x: Tensor, index: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -43,15 +43,15 @@ class Pairs:
     """Unordered pairs of a batch at distances d [P] in a grid of knots, and the three operations on them.
 
     Arguments of the operations: h [P] or None for ones; table [3 K, F]: value, h W', h^2 W'' at every knot;
-    a, b, y [N, F]; order: of the derivative by the distance. Raises OutsideTable.
+    a, b, y [N, F]; order: of the derivative by the distance. checked: raise OutsideTable for a distance outside.
     """
 
     name = "table"
     #: set to False once nothing but gradients of parameters is wanted: saves those by the distances
     by_distance = True
 
-    def __init__(self, batch: Batch, grid, d: Tensor):
-        if len(d):
+    def __init__(self, batch: Batch, grid, d: Tensor, checked: bool = True):
+        if checked and len(d):
             lo, hi = torch.stack(torch.aminmax(d)).tolist()
             if not (lo > 0 and grid.lo <= lo and hi <= grid.hi):
                 raise OutsideTable(grid.lo, grid.hi)
@@ -125,7 +125,7 @@ class Pairs:
     def _by_bin(self) -> tuple[Tensor, Tensor]:
         """The pairs bin by bin, once for each of the six rows, and where each bin's begin."""
         starts = [self.bins.offsets[:-1] + q * self.n_pairs for q in range(6)]
-        return self.bins.order.repeat(6), torch.cat([*starts, self.bins.offsets.new_tensor([6 * self.n_pairs])])
+        return self.bins.order.repeat(6), torch.cat([*starts, self.bins.offsets[-1:] + 5 * self.n_pairs])
 
     def tabulate(self, h, a, b, order):
         """Sums per bin and row, which then go to the knots left and right of the bin."""

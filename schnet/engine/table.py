@@ -76,7 +76,7 @@ def _ssp_jet(z: Tensor) -> Tensor:
 def filter_jets(basis: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
     """All filter networks on a grid: basis [3 K, G], stacked weights [T, F, G], [T, F], [T, F, F], [T, F] -> [T, K, 3, F]."""
     t, f = b1.shape
-    value = basis.new_tensor([1.0, 0.0, 0.0])[:, None]
+    value = torch.eye(3, 1, dtype=basis.dtype, device=basis.device)
     z = torch.matmul(basis, w1.transpose(1, 2)).view(t, -1, 3, f) + b1[:, None, None] * value
     z = torch.matmul(_ssp_jet(z).reshape(t, -1, f), w2.transpose(1, 2)).view(t, -1, 3, f) + b2[:, None, None] * value
     return _ssp_jet(z)
@@ -109,6 +109,7 @@ class TableEngine:
         self.basis = self.grid.basis(model).to(next(model.parameters()))
         self.pairs = pairs_class(self.basis)
         self.name = self.pairs.name
+        self.checked = True  # refuse distances outside the grid
         self.table = None
 
     def refresh(self):
@@ -123,7 +124,7 @@ class TableEngine:
         r = positions.index_select(0, batch.j) - positions.index_select(0, batch.i)
         r = r if batch.shift is None else r + batch.shift
         d = r.norm(dim=1)
-        pairs = self.pairs(batch, self.grid, d.detach())
+        pairs = self.pairs(batch, self.grid, d.detach(), self.checked)
         x = m.embedding(batch.atomic_numbers)
         tape = []
         for block, rows in zip(m.interactions, table, strict=True):

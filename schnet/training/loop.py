@@ -23,9 +23,11 @@ from schnet.data.splits import load_split, split_digest
 from schnet.data.store import Store
 from schnet.data.structures import Structures, load
 from schnet.engine import FlatParameters, make_engine
+from schnet.engine.table import TableEngine
 from schnet.errors import ConfigError, TrainingError
 from schnet.files import atomic, write_text, write_yaml
 from schnet.models import build, save_model
+from schnet.training.graph import GraphedGradient
 from schnet.training.spec import RunSpec
 
 log = logging.getLogger("schnet")
@@ -60,7 +62,7 @@ def loss_function(spec: RunSpec, batch, energy, forces, target, target_forces):
     if spec.loss == "tf_code":
         return (spec.rho * squared.sum() + difference.sum()) / 2
     per_atom = difference / batch.n_atoms.to(difference.dtype)[batch.structure]
-    return (spec.rho * squared.sum() + per_atom.sum()) / len(batch)
+    return (spec.rho * squared.sum() + per_atom.sum()) / len(target)
 
 
 def normalise(model, data: Structures, spec: RunSpec, atomrefs):
@@ -119,11 +121,16 @@ class Trainer:
         self.flat = FlatParameters(self.model)
         lo, hi = self.train.distance_range()
         lo2, hi2 = self.validation.distance_range()
-        self.engine = make_engine(self.model, self.flat, (min(lo, lo2), max(hi, hi2)), engine=spec.engine, threads=threads, device=self.device)
+        lo, hi = min(lo, lo2), max(hi, hi2)
+        self.engine = make_engine(self.model, self.flat, (lo, hi), engine=spec.engine, threads=threads, device=self.device)
         if spec.compile:
             if not self.engine.name.startswith("reference") or spec.forces:
                 raise ConfigError("compile: applies to engine: reference without forces only (no double backward through compiled code)")
             self.engine.model = torch.compile(self.model)
+        self.gradient = self._gradient
+        if self.device.type == "cuda" and isinstance(self.engine, TableEngine):
+            self.engine.checked = False  # the range is that of these very structures; asking would wait for the GPU
+            self.gradient = GraphedGradient(self._gradient, self.flat, self.train, spec.batch_size, (lo + hi) / 2)
         self.residual = {d: self._residual(d) for d in (self.train, self.validation)}
         self.optimiser = torch.optim.Adam([self.flat.tensor], lr=spec.learning_rate, fused=True)
         self.generator = torch.Generator().manual_seed(spec.seed)
@@ -136,7 +143,7 @@ class Trainer:
     def _residual(self, data):
         """The target without the model's offset, in float32 after a float64 difference."""
         parts = []
-        for part in torch.arange(len(data), device=self.device).split(4096):
+        for part in torch.arange(len(data)).split(4096):
             parts.append(data.properties[self.spec.target][part] - self.model.offset(data.batch(part)))
         residual = torch.cat(parts).float()
         forces = data.properties[self.spec.forces].float() if self.spec.forces else None
@@ -150,7 +157,17 @@ class Trainer:
             self.order, self.position = torch.randperm(n, generator=self.generator), 0
         indices = self.order[self.position : self.position + b]
         self.position += b
-        return indices.to(self.device)
+        return indices
+
+    def _gradient(self, batch, target, target_forces):
+        """Write the gradient of the loss of a batch (its first len(target) structures) and return the loss."""
+        self.flat.tensor.grad.zero_()
+        energy, forces = self.engine(batch, self.spec.forces is not None)
+        if len(energy) > len(target):
+            energy = energy[: len(target)]
+        loss = loss_function(self.spec, batch, energy, forces, target, target_forces)
+        loss.backward()
+        return loss.detach()
 
     def train_step(self):
         spec = self.spec
@@ -159,11 +176,7 @@ class Trainer:
         target, target_forces = self.residual[self.train]
         if target_forces is not None:
             target_forces = target_forces[self.train.atoms_of(indices)]
-        self.flat.tensor.grad.zero_()
-        energy, forces = self.engine(batch, spec.forces is not None)
-        loss = loss_function(spec, batch, energy, forces, target[indices], target_forces)
-        loss.backward()
-        value = loss.detach()
+        value = self.gradient(batch, target[indices], target_forces)
         if self.device.type == "cpu" or self.step % 100 == 0:
             self._check(float(value), indices)
         if spec.gradient_clipping:
@@ -179,7 +192,7 @@ class Trainer:
     def _check(self, value: float, indices):
         if math.isfinite(value) and (self.first_loss is None or value < DIVERGED * max(self.first_loss, 1e-12)):
             return
-        ids = self.store.ids(self.train_ids[indices[:5].cpu().numpy()])
+        ids = self.store.ids(self.train_ids[indices[:5].numpy()])
         what = "is not a number" if not math.isfinite(value) else f"diverged to {value:.3g}"
         raise TrainingError(
             f"{self.out}: the loss {what} at step {self.step}, batch of {', '.join(ids)}, …; lower the learning rate or set gradient_clipping"
@@ -193,7 +206,7 @@ class Trainer:
         target, target_forces = self.residual[data]
         sums = dict.fromkeys(("loss", "energy", "forces", "bias"), 0.0)
         components = 0
-        for part in torch.arange(len(data), device=self.device).split(EVALUATION_BATCH):
+        for part in torch.arange(len(data)).split(EVALUATION_BATCH):
             batch = data.batch(part)
             energy, forces = self.engine.evaluate(batch, spec.forces is not None)
             f = target_forces[data.atoms_of(part)] if target_forces is not None else None

@@ -1,0 +1,174 @@
+"""Steps as one CUDA graph: everything around the recording, without a GPU (one test at the end wants one)."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_model
+from test_engine import crystals, double_copy, evaluate, molecules
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from schnet.data.structures import Structures
+from schnet.engine import FlatParameters, ReferenceEngine
+from schnet.engine.table import TableEngine
+from schnet.training.graph import GraphedGradient, capacity, pad
+from schnet.training.loop import Trainer, train
+from schnet.training.spec import make_spec
+
+
+@pytest.mark.parametrize("kind", ["molecules", "crystals"])
+def test_padding_changes_nothing(kind):
+    """Energies, forces and gradients of a padded batch, against the float64 reference of the plain one."""
+    data, settings = (molecules(), {}) if kind == "molecules" else (crystals(), {"cutoff": 5.0, "r_max": 5.0, "readout": "mean"})
+    model = random_model(**settings)
+    exact = double_copy(model)
+    batch = data.batch(torch.arange(len(data)))
+    n, b = len(batch.positions), len(batch)
+    g_e, g_f = torch.randn(b), torch.randn(n, 3)
+    plain = evaluate(ReferenceEngine(exact), FlatParameters(exact), batch.to(dtype=torch.float64), g_e.double(), g_f.double())
+    padded = pad(batch, n + 7, len(batch.i) + 50, 2.5)
+    assert len(padded) == b + 1 and len(padded.positions) == n + 7 and len(padded.i) == len(batch.i) + 50
+    g_e, g_f = torch.cat([g_e, torch.zeros(1)]), torch.cat([g_f, torch.zeros(7, 3)])
+    flat = FlatParameters(model)
+    energy, forces, gradient = evaluate(TableEngine(model, (1.0, 9.0)), flat, padded, g_e, g_f)
+    assert (forces[n:] == 0).all()
+    for mine, theirs in ((energy[:b], plain[0]), (forces[:n], plain[1]), (gradient, plain[2])):
+        assert ((mine - theirs).norm() / theirs.norm()).item() < 2e-4
+
+
+def test_capacity():
+    same = torch.full((50,), 9)
+    assert capacity(same, 32) == 9 * 32  # molecules of one kind need no room
+    sizes = torch.randint(3, 30, (1000,), generator=torch.Generator().manual_seed(0))
+    rng = np.random.default_rng(0)
+    sums = [int(sizes[rng.choice(1000, 32, replace=False)].sum()) for _ in range(5000)]
+    assert max(sums) <= capacity(sizes, 32) < 1.4 * np.mean(sums)
+
+
+class Recorder(TorchDispatchMode):
+    """The operations and shapes of a computation."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        self.seen.append((str(function), [tuple(t.shape) for t in torch.utils._pytree.tree_leaves((args, kwargs, out)) if torch.is_tensor(t)]))
+        return out
+
+
+def on_cpu(gradient):
+    """A GraphedGradient whose replay computes again what it recorded, on the tensors it keeps."""
+
+    def record():
+        loss = gradient.gradient(*gradient.inputs)
+
+        def replay():
+            with torch.enable_grad():
+                loss.copy_(gradient.gradient(*gradient.inputs))
+
+        return replay, loss
+
+    gradient._record = record
+    return gradient
+
+
+@pytest.fixture
+def trainer(toy_run, tmp_path):
+    trainer = Trainer(make_spec(toy_run | {"engine": "table"}), tmp_path / "run", device="cpu")
+    trainer.engine.checked = False
+    return trainer
+
+
+def batch_of(trainer, indices):
+    target, forces = trainer.residual[trainer.train]
+    return trainer.train.batch(indices), target[indices], forces[trainer.train.atoms_of(indices)]
+
+
+def graphed(trainer):
+    return GraphedGradient(trainer._gradient, trainer.flat, trainer.train, trainer.spec.batch_size, 2.0)
+
+
+def test_a_step_is_the_same_for_every_batch_and_asks_the_gpu_nothing(trainer):
+    """What a CUDA graph demands: the same operations and shapes, no result that the host needs, no copies from the host."""
+    steps = []
+    gradient = graphed(trainer)
+    for start in (0, 8):
+        inputs = gradient.padded(*batch_of(trainer, torch.arange(start, start + 8)))
+        trainer._gradient(*inputs)  # fills caches
+        with Recorder() as recorder:
+            trainer._gradient(*inputs)
+        steps.append(recorder.seen)
+    assert steps[0] == steps[1] and len(steps[0]) > 100
+    host = ("_local_scalar_dense", "lift_fresh", "bincount", "nonzero", "unique", "masked_select", "aten.item", "equal")
+    assert not [name for name, _ in steps[0] if any(h in name for h in host)]
+    trainer.engine.checked = True  # this one does ask
+    with Recorder() as recorder:
+        trainer._gradient(*inputs)
+    assert [name for name, _ in recorder.seen if "_local_scalar_dense" in name]
+
+
+def test_replayed_steps_are_the_steps(toy_run, tmp_path, trainer, caplog):
+    """Batches are copied into the recorded one; weights that change in between count."""
+    caplog.set_level(logging.INFO)
+    gradient = on_cpu(graphed(trainer))
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        inputs = batch_of(trainer, torch.randperm(len(trainer.train), generator=rng)[:8])
+        loss, mine = gradient(*inputs), trainer.flat.tensor.grad.clone()
+        plain = trainer._gradient(*inputs)
+        assert float(loss) == pytest.approx(float(plain), rel=1e-5)
+        assert (mine - trainer.flat.tensor.grad).norm() < 1e-4 * mine.norm()
+        with torch.no_grad():
+            trainer.flat.tensor += 0.1 * torch.randn(trainer.flat.tensor.shape, generator=rng)
+    assert "every step is one CUDA graph" in caplog.text and not gradient.broken
+    too_large = batch_of(trainer, torch.arange(20))
+    assert float(gradient(*too_large)) == float(trainer._gradient(*too_large))
+
+
+@pytest.mark.parametrize("accident", ["cannot be recorded", "records something else"])
+def test_no_graph_then_plain_steps(trainer, caplog, accident):
+    gradient = on_cpu(graphed(trainer))
+    if accident == "cannot be recorded":
+
+        def record():
+            raise RuntimeError("operation not permitted when stream is capturing")
+    else:
+        right = gradient._record
+
+        def record():
+            replay, loss = right()
+
+            def wrong():
+                replay()
+                trainer.flat.tensor.grad.mul_(1.01)
+
+            return wrong, loss
+
+    gradient._record = record
+    weights = trainer.flat.tensor.detach().clone()
+    inputs = batch_of(trainer, torch.arange(8))
+    for _ in range(2):
+        loss, mine = gradient(*inputs), trainer.flat.tensor.grad.clone()
+        assert float(loss) == float(trainer._gradient(*inputs)) and torch.equal(mine, trainer.flat.tensor.grad)
+    assert caplog.text.count("no CUDA graph") == 1 and torch.equal(weights, trainer.flat.tensor)
+
+
+def test_molecules_of_one_kind_fit_exactly():
+    data = Structures(np.tile([8, 1, 1], 40), np.random.default_rng(0).normal(size=(120, 3)), np.arange(0, 123, 3))
+    gradient = GraphedGradient(None, None, data, 32, 2.0)
+    assert gradient.n_pairs == 96 and gradient.n_atoms == 96 + 16
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")
+def test_training_on_a_gpu(toy_run, tmp_path, caplog):
+    """With the graph, and close to the same training on the CPU."""
+    caplog.set_level(logging.INFO)
+    results = []
+    for device in ("cuda", "cpu"):
+        train(make_spec(toy_run), tmp_path / device, device=device)
+        results.append(float((tmp_path / device / "history.csv").read_text().splitlines()[-1].split(",")[2]))
+    assert "every step is one CUDA graph" in caplog.text
+    assert results[0] == pytest.approx(results[1], rel=0.05)
