@@ -195,7 +195,8 @@ def main():
     parser.add_argument("--document", help="Markdown file whose part between the benchmark marks is replaced by the table")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    about = f"{provenance._cpu()}, {args.threads} thread{'s' * (args.threads > 1)}, " + ", ".join(f"{k} {v}" for k, v in versions().items())
+    packages = versions()
+    about = f"{provenance._cpu()}, {args.threads} thread{'s' * (args.threads > 1)}, " + ", ".join(f"{k} {v}" for k, v in packages.items())
     print(about)
     gc.freeze()  # keeps the garbage collector off what the imports left, for all contenders alike
     cases = {name: lambda case=case, name=name: run_case(name, case, args.threads, args.seconds) for name, case in CASES.items()}
@@ -217,7 +218,7 @@ def main():
     out.mkdir(parents=True, exist_ok=True)
     columns = ["case", "contender", "median_ms", "half_interquartile_ms", "ratio_to_engine", "samples", "agreement"]
     write_csv(
-        out / "ratios.csv", [*columns, "threads", "cpu", *versions()], [[*row, args.threads, provenance._cpu(), *versions().values()] for row in rows]
+        out / "ratios.csv", [*columns, "threads", "cpu", *packages], [[*row, args.threads, provenance._cpu(), *packages.values()] for row in rows]
     )
     text = markdown(rows, about)
     if not args.only:

@@ -21,6 +21,9 @@ pytestmark = pytest.mark.skipif(
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
 PACKED = ["--groups", "train=trainings", "--group-components", "trainings=2"]
 TARGETS = ["table_2", "figure_4", "figure_10"]  # every kind of rule
+# only the waiting times differ from what a user types
+SLURM = ["--profile", "slurm", "--slurm-init-seconds-before-status-checks", "5"]
+FAST = ["--latency-wait", "10"]
 
 
 def _free_port():
@@ -130,9 +133,7 @@ def prepared(tmp_path, data):
 def command(steps, *more, targets=TARGETS, device="cpu"):
     run = f"run={{steps: {steps}, checkpoint_interval: 50, validation_interval: 500}}"
     config = ["--config", "repeats=1", f"device={device}", run]
-    # only the waiting times differ from what a user types
-    fast = ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "10"]
-    return [sys.executable, "-m", "snakemake", *targets, "--cores", "all", "--profile", "slurm", *fast, *more, *config]
+    return [sys.executable, "-m", "snakemake", *targets, "--cores", "all", *SLURM, *FAST, *more, *config]
 
 
 def run(arguments, checkout, environment, timeout=400):
@@ -143,7 +144,7 @@ def local_results(checkout, tmp_path_factory, steps):
     """The same targets without SLURM, elsewhere."""
     other = copy_workflow(tmp_path_factory.mktemp("local"))
     shutil.copytree(checkout / "data", other / "data")
-    arguments = [a for a in command(steps) if a not in ("--profile", "slurm", "--slurm-init-seconds-before-status-checks", "5")]
+    arguments = [a for a in command(steps) if a not in SLURM]
     done = run([*arguments, "--quiet"], other, os.environ | {"PATH": PATH})
     assert done.returncode == 0, done.stderr
     return other
@@ -254,9 +255,9 @@ def test_upstream_data_to_report(cluster, checkout, mirror, tmp_path_factory):
     scale["resources"]["runtime"] = 30
     scale["run"] |= {"steps": 40, "validation_interval": 20, "checkpoint_interval": 20}
     write_yaml(path, scale)
-    fast = ["--slurm-init-seconds-before-status-checks", "5", "--latency-wait", "10", "--set-resources", "distil:runtime=30"]
+    resources = ["--set-resources", "distil:runtime=30"]
     config = ["--config", "scale=small", f"mirror={mirror}", "device=cpu"]
-    done = run([sys.executable, "-m", "snakemake", "--cores", "all", "--profile", "slurm", *fast, *PACKED, *config], checkout, environment)
+    done = run([sys.executable, "-m", "snakemake", "--cores", "all", *SLURM, *FAST, *resources, *PACKED, *config], checkout, environment)
     assert done.returncode == 0, done.stdout + done.stderr
     results = checkout / "results/small"
     text = (results / "report.html").read_text()
