@@ -106,6 +106,7 @@ def split(args):
 # ---- models ----------------------------------------------------------------------------------
 def train(args):
     from schnet.files import read_yaml
+    from schnet.together import announced, train_together
     from schnet.training.loop import train
     from schnet.training.spec import make_spec
 
@@ -123,10 +124,8 @@ def train(args):
     if out is None:
         raise ConfigError("--output is needed when the run is given inline")
     spec = make_spec(values, where)
-    members = json.loads(os.environ.pop("SCHNET_TOGETHER", "{}"))
+    members = announced()
     if out in members:
-        from schnet.together import train_together
-
         sys.exit(train_together(members, out, threads=args.threads, device=args.device))
     gc.freeze()  # what is loaded by now is no garbage: the collector would look through it again and again
     train(spec, out, threads=args.threads, device=args.device)

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+_VARIABLE = "SCHNET_TOGETHER"
+
+
+def announce(members: dict[str, list]):
+    """Tell the trainings that this process starts which ones belong together; members as in ``train_together``."""
+    os.environ[_VARIABLE] = json.dumps(members)
+
+
+def announced() -> dict[str, list]:
+    """What was announced to this process, once."""
+    return json.loads(os.environ.pop(_VARIABLE, "{}"))
 
 
 def train_together(members: dict[str, list], own: str, *, threads: int, device: str) -> int:

@@ -1,15 +1,14 @@
 # One training per run directory. Checkpoints are no outputs, so a failed job keeps them and continues.
+from schnet.together import announce
 
 # The SLURM executor runs the members of a group job one after another, though it asks for cores and memory for all.
 # So the first member trains them all side by side (schnet/together.py); the others find theirs finished.
 MEMBERS = []
-if (
-    "slurm-jobstep" in sys.argv
-):  # this process runs a group, its members are its --target-jobs
+if "slurm-jobstep" in sys.argv:  # the process of a group; its members are its targets
     target = "train:run="
     MEMBERS = [a.removeprefix(target) for a in sys.argv if a.startswith(target)]
 if len(MEMBERS) > 1:
-    os.environ["SCHNET_TOGETHER"] = json.dumps(
+    announce(
         {
             f"{RESULTS}/runs/{r}": [PROJECT.runs[r], f"{RESULTS}/logs/train/{r}.log"]
             for r in MEMBERS
