@@ -40,8 +40,9 @@ STYLE = {
 
 
 def log_axis(axis):
-    """A logarithmic axis with plain numbers at 1, 2 and 5."""
-    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+    """A logarithmic axis, after the drawing, with plain numbers: at 1, 2 and 5, or more where it is short."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0) if high > 6 * low else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)))
     axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
 
