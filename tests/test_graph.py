@@ -178,3 +178,16 @@ def test_training_on_a_gpu(toy_run, tmp_path, caplog):
         results.append(float((tmp_path / device / "history.csv").read_text().splitlines()[-1].split(",")[2]))
     assert "every step is one CUDA graph" in caplog.text
     assert results[0] == pytest.approx(results[1], rel=0.05)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")
+def test_a_step_does_not_wait_for_the_gpu(toy_run, tmp_path):
+    trainer = Trainer(make_spec(toy_run), tmp_path / "run", device="cuda")
+    trainer.train_step()  # records the graph, looks at the loss
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(5):
+            trainer.train_step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert not trainer.gradient.broken

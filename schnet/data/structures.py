@@ -113,10 +113,14 @@ class Structures:
     def __len__(self):
         return len(self.counts)
 
+    def on_device(self, indices: Tensor) -> Tensor:
+        """Indices where the data are, without waiting for what a GPU has still to do."""
+        return indices.to(self.offsets.device, non_blocking=True)
+
     def _rows(self, indices: Tensor, start: Tensor, count: Tensor, sizes: np.ndarray):
         """Rows of the given structures and pointers to each one's. Sizes of indices on the CPU need no look at a GPU."""
         total = int(sizes[indices.cpu().numpy()].sum())
-        indices = indices.to(start.device)
+        indices = self.on_device(indices)
         return _ranges(start[indices], count[indices], total)
 
     def atoms_of(self, indices: Tensor) -> Tensor:
@@ -127,7 +131,7 @@ class Structures:
         """The given structures; on a GPU, indices in the memory of the CPU save waiting for the GPU."""
         rows, atom_ptr = self._rows(indices, self.offsets, self.counts, self._n_atoms)
         pair_rows, pair_ptr = self._rows(indices, self.pair_start, self.pair_count, self._n_pairs)
-        indices = indices.to(self.offsets.device)
+        indices = self.on_device(indices)
         count = self.pair_count[indices]
         first = torch.repeat_interleave(atom_ptr[:-1].to(torch.int32), count, output_size=len(pair_rows))
         shift = None

@@ -74,19 +74,19 @@ class GraphedGradient:
                 self.run, self.loss = self._record()
             except RuntimeError as error:
                 return self._give_up(str(error).splitlines()[0], batch, target, target_forces)
-            difference = self._difference(batch, target, target_forces)
+            difference = self._difference(inputs, batch, target, target_forces)
             if not difference < AGREEMENT:
                 return self._give_up(f"its gradient differs by {difference:.1e}", batch, target, target_forces)
             log.info("every step is one CUDA graph of %s atoms and %s pairs", f"{self.n_atoms:,}", f"{self.n_pairs:,}")
         return self._replay(inputs)
 
     @torch.no_grad()
-    def _difference(self, *inputs) -> float:
+    def _difference(self, padded, *inputs) -> float:
         """Relative difference of the replayed gradient, at weights moved a little: new ones have many zeros."""
         flat = self.flat.tensor
         weights = flat.detach().clone()
         flat += 0.05 * torch.randn(flat.shape, generator=torch.Generator().manual_seed(0)).to(flat)
-        self._replay(self.padded(*inputs))
+        self._replay(padded)
         mine = flat.grad.clone()
         with torch.enable_grad():
             self.gradient(*inputs)

@@ -176,7 +176,7 @@ class Trainer:
         target, target_forces = self.residual[self.train]
         if target_forces is not None:
             target_forces = target_forces[self.train.atoms_of(indices)]
-        value = self.gradient(batch, target[indices], target_forces)
+        value = self.gradient(batch, target[self.train.on_device(indices)], target_forces)
         if self.device.type == "cpu" or self.step % 100 == 0:
             self._check(float(value), indices)
         if spec.gradient_clipping:
