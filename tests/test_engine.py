@@ -203,13 +203,36 @@ assert pairs_class(torch.zeros(1)).name == "table (Triton)"
 compare(molecules(4, sizes=(1, 6)), "table", True, n_features=24, n_interactions=2)
 compare(crystals(), "table", False, n_features=16, n_interactions=2)
 """
+TRITON_TILES = """
+import torch
+from schnet.data.structures import Batch
+from schnet.engine.pairs import Pairs
+from schnet.engine.table import Grid
+from schnet.engine.triton_kernels import PARTS, TILE, TritonPairs
+rng = torch.Generator().manual_seed(0)
+n, p, f = 20, 3 * PARTS * TILE, 40
+i, j = torch.randint(n - 1, (2, p), generator=rng)  # the last atom has no neighbours
+grid = Grid((1.0, 2.0), 0.2)
+d = 1.0 + torch.rand(p, generator=rng) ** 4  # most of them in one bin
+batch = Batch(torch.ones(n), torch.zeros(n, 3), torch.tensor([0, n]), torch.tensor([0, p]), i.int(), j.int())
+a, b = torch.randn(2, n, f, generator=rng)
+table, h = torch.randn(3 * grid.n_knots, f, generator=rng), torch.randn(p, generator=rng)
+plain, kernels = Pairs(batch, grid, d), TritonPairs(batch, grid, d)
+assert plain.bins.offsets.diff().max() > PARTS * TILE and plain.receivers.offsets.diff().max() > 2 * TILE
+for order in range(3):
+    for h in (None, h):
+        torch.testing.assert_close(kernels.convolve(h, table, a, order), plain.convolve(h, table, a, order), rtol=1e-4, atol=1e-2 * 10**order)
+        torch.testing.assert_close(kernels.tabulate(h, a, b, order), plain.tabulate(h, a, b, order), rtol=1e-4, atol=1e-2 * 10**order)
+    torch.testing.assert_close(kernels.contract(table, a, b, order), plain.contract(table, a, b, order), rtol=1e-4, atol=1e-2 * 10**order)
+"""
 
 
-def test_triton_kernels_in_the_interpreter():
-    """Energies, forces and gradients of the GPU kernels, which Triton runs on the CPU here."""
+@pytest.mark.parametrize("program", [TRITON, TRITON_TILES], ids=["engine", "tiles"])
+def test_triton_kernels_in_the_interpreter(program):
+    """The GPU kernels, which Triton runs on the CPU here: energies, forces and gradients, and many tiles to a sum."""
     pytest.importorskip("triton", reason="the triton package is not installed")
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
-    done = subprocess.run([sys.executable, "-c", TRITON], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -226,7 +249,7 @@ def test_triton_kernels_compile(capability):
     integers = {"entries", "senders", "offsets", "bins", "i", "j", "order"}
     for name in ("_convolve_kernel", "_contract_kernel", "_tabulate_kernel"):
         kernel = getattr(triton_kernels, name)
-        constants = {"F": 64, "BLOCK": 64}
+        constants = {"F": 64, "BLOCK": 64, "TILE": triton_kernels.TILE, "PARTS": triton_kernels.PARTS}
         kinds = {n: "constexpr" if n in constants else "i32" if n in "KP" else "*i64" if n in integers else "*fp32" for n in kernel.arg_names}
         values = {(k,): constants[n] for k, n in enumerate(kernel.arg_names) if n in constants}
         made = compile(ASTSource(kernel, kinds, values), target=GPUTarget("cuda", capability, 32))

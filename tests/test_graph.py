@@ -27,7 +27,7 @@ def test_padding_changes_nothing(kind):
     n, b = len(batch.positions), len(batch)
     g_e, g_f = torch.randn(b), torch.randn(n, 3)
     plain = evaluate(ReferenceEngine(exact), FlatParameters(exact), batch.to(dtype=torch.float64), g_e.double(), g_f.double())
-    padded = pad(batch, n + 7, len(batch.i) + 50, 2.5)
+    padded = pad(batch, n + 7, len(batch.i) + 50, (1.5, 8.0))
     assert len(padded) == b + 1 and len(padded.positions) == n + 7 and len(padded.i) == len(batch.i) + 50
     g_e, g_f = torch.cat([g_e, torch.zeros(1)]), torch.cat([g_f, torch.zeros(7, 3)])
     flat = FlatParameters(model)
@@ -88,7 +88,7 @@ def batch_of(trainer, indices):
 
 
 def graphed(trainer):
-    return GraphedGradient(trainer._gradient, trainer.flat, trainer.train, trainer.spec.batch_size, 2.0)
+    return GraphedGradient(trainer._gradient, trainer.flat, trainer.train, trainer.spec.batch_size, (1.0, 2.0))
 
 
 def test_a_step_is_the_same_for_every_batch_and_asks_the_gpu_nothing(trainer, monkeypatch):
@@ -164,7 +164,7 @@ def test_no_graph_then_plain_steps(trainer, caplog, accident):
 
 def test_molecules_of_one_kind_fit_exactly():
     data = Structures(np.tile([8, 1, 1], 40), np.random.default_rng(0).normal(size=(120, 3)), np.arange(0, 123, 3))
-    gradient = GraphedGradient(None, None, data, 32, 2.0)
+    gradient = GraphedGradient(None, None, data, 32, (1.0, 2.0))
     assert gradient.n_pairs == 96 and gradient.n_atoms == 96 + 16
 
 

@@ -1,6 +1,10 @@
 """The three operations on pairs (schnet/engine/pairs.py) as Triton kernels: filters are interpolated in registers and
-never written to memory, every output row is summed by one program in a fixed order, so results do not change from run
-to run. Importing this needs the triton package."""
+never written to memory, every output row is summed in a fixed order, so results do not change from run to run.
+Importing this needs the triton package.
+
+A load waits for the one that tells its address, so a program handles a tile of pairs at a time: the waiting is
+that of one.
+"""
 
 from __future__ import annotations
 
@@ -10,62 +14,75 @@ import triton.language as tl
 
 from schnet.engine.pairs import Pairs
 
+TILE = 16  # pairs that a program handles at a time
+PARTS = 8  # programs that share a bin of the table: distances of bonds crowd in few bins
+
 
 @triton.jit
-def _filter(table, weights, p, k, columns, valid, F: tl.constexpr):
-    """The filter of pair p in bin k: sum_m weights[p, m] table[3 k + m]"""
-    w = tl.zeros_like(columns).to(weights.dtype.element_ty)
-    for m in tl.static_range(6):
-        w += tl.load(weights + 6 * p + m) * tl.load(table + (3 * k + m) * F + columns, mask=valid, other=0)
+def _rows(x, index, there, columns, F: tl.constexpr):
+    """x[index], [TILE, BLOCK], with zeros where there is none"""
+    return tl.load(x + index[:, None] * F + columns[None, :], mask=there[:, None] & (columns < F)[None, :], other=0)
+
+
+@triton.jit
+def _filters(table, bins, weights, p, there, columns, F: tl.constexpr):
+    """The filters of pairs p: sum_m weights[p, m] table[3 bins[p] + m]"""
+    row = 3 * tl.load(bins + p, mask=there, other=0)
+    w = tl.load(weights + 6 * p, mask=there, other=0)[:, None] * _rows(table, row, there, columns, F)
+    for m in tl.static_range(1, 6):
+        w += tl.load(weights + 6 * p + m, mask=there, other=0)[:, None] * _rows(table, row + m, there, columns, F)
     return w
 
 
 @triton.jit
-def _convolve_kernel(entries, senders, offsets, bins, P, weights, table, y, out, F: tl.constexpr, BLOCK: tl.constexpr):
+def _products(a, b, i, j, p, there, columns, F: tl.constexpr):
+    """a_i b_j + a_j b_i of pairs p"""
+    at_i, at_j = tl.load(i + p, mask=there, other=0), tl.load(j + p, mask=there, other=0)
+    product = _rows(a, at_i, there, columns, F) * _rows(b, at_j, there, columns, F)
+    return product + _rows(a, at_j, there, columns, F) * _rows(b, at_i, there, columns, F)
+
+
+@triton.jit
+def _convolve_kernel(entries, senders, offsets, bins, P, weights, table, y, out, F: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr):
     """One program per atom: out_i = sum over its neighbours of W y_j."""
     atom = tl.program_id(0)
     columns = tl.arange(0, BLOCK)
-    valid = columns < F
-    acc = tl.zeros([BLOCK], dtype=y.dtype.element_ty)
-    for e in range(tl.load(offsets + atom), tl.load(offsets + atom + 1)):
-        entry = tl.load(entries + e)
-        p = entry % P
-        w = _filter(table, weights, p, tl.load(bins + p), columns, valid, F)
-        acc += w * tl.load(y + tl.load(senders + entry) * F + columns, mask=valid, other=0)
-    tl.store(out + atom * F + columns, acc, mask=valid)
+    acc = tl.zeros([TILE, BLOCK], dtype=y.dtype.element_ty)
+    end = tl.load(offsets + atom + 1)
+    for start in range(tl.load(offsets + atom), end, TILE):
+        e = start + tl.arange(0, TILE)
+        there = e < end
+        entry = tl.load(entries + e, mask=there, other=0)
+        w = _filters(table, bins, weights, entry % P, there, columns, F)
+        acc += w * _rows(y, tl.load(senders + entry, mask=there, other=0), there, columns, F)
+    tl.store(out + atom * F + columns, tl.sum(acc, 0), mask=columns < F)
 
 
 @triton.jit
-def _product(a, b, i, j, columns, valid, F: tl.constexpr):
-    """a_i b_j + a_j b_i"""
-    ai = tl.load(a + i * F + columns, mask=valid, other=0)
-    aj = tl.load(a + j * F + columns, mask=valid, other=0)
-    bi = tl.load(b + i * F + columns, mask=valid, other=0)
-    bj = tl.load(b + j * F + columns, mask=valid, other=0)
-    return ai * bj + aj * bi
-
-
-@triton.jit
-def _contract_kernel(i, j, bins, weights, table, a, b, out, F: tl.constexpr, BLOCK: tl.constexpr):
-    """One program per pair: out_p = < W, a_i b_j + a_j b_i >."""
-    p = tl.program_id(0)
+def _contract_kernel(i, j, bins, P, weights, table, a, b, out, F: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr):
+    """One program per tile of pairs: out_p = < W, a_i b_j + a_j b_i >."""
+    p = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    there = p < P
     columns = tl.arange(0, BLOCK)
-    valid = columns < F
-    w = _filter(table, weights, p, tl.load(bins + p), columns, valid, F)
-    tl.store(out + p, tl.sum(w * _product(a, b, tl.load(i + p), tl.load(j + p), columns, valid, F)))
+    w = _filters(table, bins, weights, p, there, columns, F)
+    tl.store(out + p, tl.sum(w * _products(a, b, i, j, p, there, columns, F), 1), mask=there)
 
 
 @triton.jit
-def _tabulate_kernel(order, offsets, i, j, weights, a, b, out, K, F: tl.constexpr, BLOCK: tl.constexpr):
-    """One program per bin k and row m: out[m, k] = sum over the pairs of the bin of weight_m (a_i b_j + a_j b_i)."""
-    k, m = tl.program_id(0), tl.program_id(1)
-    columns = tl.arange(0, BLOCK)
-    valid = columns < F
-    acc = tl.zeros([BLOCK], dtype=a.dtype.element_ty)
-    for e in range(tl.load(offsets + k), tl.load(offsets + k + 1)):
-        p = tl.load(order + e)
-        acc += tl.load(weights + 6 * p + m) * _product(a, b, tl.load(i + p), tl.load(j + p), columns, valid, F)
-    tl.store(out + (m * K + k) * F + columns, acc, mask=valid)
+def _tabulate_kernel(order, offsets, i, j, weights, a, b, out, K, F: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr, PARTS: tl.constexpr):
+    """One program per bin k and part s of its tiles: out[s, m, k] = sum over the pairs of weight_m (a_i b_j + a_j b_i)."""
+    k, s = tl.program_id(0), tl.program_id(1)
+    columns, m = tl.arange(0, BLOCK), tl.arange(0, 16)  # six rows; a dot takes no fewer than 16
+    acc = tl.zeros([16, BLOCK], dtype=a.dtype.element_ty)
+    end = tl.load(offsets + k + 1)
+    for start in range(tl.load(offsets + k) + s * TILE, end, PARTS * TILE):
+        e = start + tl.arange(0, TILE)
+        there = e < end
+        p = tl.load(order + e, mask=there, other=0)
+        w = tl.load(weights + 6 * p[None, :] + m[:, None], mask=(m < 6)[:, None] & there[None, :], other=0)
+        acc += tl.dot(w, _products(a, b, i, j, p, there, columns, F), input_precision="ieee")
+    to = out + ((s * 6 + m[:, None]) * K + k) * F + columns[None, :]
+    tl.store(to, acc, mask=(m < 6)[:, None] & (columns < F)[None, :])
 
 
 class TritonPairs(Pairs):
@@ -75,7 +92,8 @@ class TritonPairs(Pairs):
 
     @staticmethod
     def _sizes(x):
-        return {"F": x.shape[1], "BLOCK": triton.next_power_of_2(x.shape[1]), "num_warps": 1 if x.shape[1] <= 64 else 2}
+        block = max(16, triton.next_power_of_2(x.shape[1]))
+        return {"F": x.shape[1], "BLOCK": block, "TILE": TILE, "num_warps": block // 16}
 
     def convolve(self, h, table, y, order):
         out = torch.empty_like(y)
@@ -87,15 +105,15 @@ class TritonPairs(Pairs):
     def contract(self, table, a, b, order):
         out = a.new_empty(self.n_pairs)
         if len(out):
-            _contract_kernel[(len(out),)](
-                self.receivers.index, self.senders, self.bin, self.weights(order), table, a, b, out, **self._sizes(a)
+            _contract_kernel[(triton.cdiv(len(out), TILE),)](
+                self.receivers.index, self.senders, self.bin, len(out), self.weights(order), table, a, b, out, **self._sizes(a)
             )  # fmt: skip
         return out
 
     def tabulate(self, h, a, b, order):
         bins = self.grid.n_knots - 1
-        sums = a.new_empty(6, bins, a.shape[1])
-        _tabulate_kernel[(bins, 6)](
-            self.bins.order, self.bins.offsets, self.receivers.index, self.senders, self._scaled_weights(h, order), a, b, sums, bins, **self._sizes(a)
+        sums = a.new_empty(PARTS, 6, bins, a.shape[1])
+        _tabulate_kernel[(bins, PARTS)](
+            self.bins.order, self.bins.offsets, self.receivers.index, self.senders, self._scaled_weights(h, order), a, b, sums, bins, **self._sizes(a), PARTS=PARTS
         )  # fmt: skip
-        return self._to_knots(sums.view(2, 3, bins, -1))
+        return self._to_knots(sums.sum(0).view(2, 3, bins, -1))

@@ -25,11 +25,12 @@ def capacity(counts: Tensor, batch_size: int) -> int:
     return math.ceil(batch_size * float(counts.mean()) + 4 * math.sqrt(batch_size) * spread)
 
 
-def pad(batch: Batch, n_atoms: int, n_pairs: int, distance: float) -> Batch:
+def pad(batch: Batch, n_atoms: int, n_pairs: int, distances: tuple[float, float]) -> Batch:
     """The batch with n_atoms atoms and n_pairs pairs: one more structure takes what is missing.
 
-    Its pairs join atoms with images of themselves at a distance (in Å) and so exert no forces. n_atoms must leave
-    at least one atom to the additional structure.
+    Its pairs join atoms with images of themselves and so exert no forces, at distances (in Å) from one to the other:
+    were they the same, one bin of the table would have them all. n_atoms must leave at least one atom to the
+    additional structure.
     """
     n, p = len(batch.positions), len(batch.i)
     atoms, pairs = n_atoms - n, n_pairs - p
@@ -39,6 +40,7 @@ def pad(batch: Batch, n_atoms: int, n_pairs: int, distance: float) -> Batch:
 
     ghosts = (n + torch.arange(pairs, device=batch.i.device) % atoms).to(batch.i.dtype)
     shift = batch.positions.new_zeros(p, 3) if batch.shift is None else batch.shift
+    away = torch.linspace(*distances, pairs, dtype=shift.dtype, device=shift.device) / math.sqrt(3)
     return Batch(
         more(batch.atomic_numbers, atoms),
         more(batch.positions, atoms),
@@ -46,7 +48,7 @@ def pad(batch: Batch, n_atoms: int, n_pairs: int, distance: float) -> Batch:
         more(batch.pair_ptr, 1, n_pairs),
         torch.cat([batch.i, ghosts]),
         torch.cat([batch.j, ghosts]),
-        more(shift, pairs, distance / math.sqrt(3)),
+        torch.cat([shift, away[:, None].expand(-1, 3)]),
         None if batch.n_neighbours is None else more(batch.n_neighbours, atoms, 1),
     )
 
@@ -56,8 +58,8 @@ class GraphedGradient:
     recorded at the first call and replayed from then on. What does not fit, or does not give the same gradient, is
     computed as it is."""
 
-    def __init__(self, gradient, flat, data: Structures, batch_size: int, distance: float):
-        self.gradient, self.flat, self.distance = gradient, flat, distance
+    def __init__(self, gradient, flat, data: Structures, batch_size: int, distances: tuple[float, float]):
+        self.gradient, self.flat, self.distances = gradient, flat, distances
         self.n_atoms = capacity(data.counts, batch_size) + 16  # the more atoms, the fewer pairs has each
         self.n_pairs = capacity(data.pair_count, batch_size)
         self.run, self.broken = None, False
@@ -95,7 +97,7 @@ class GraphedGradient:
 
     def padded(self, batch, target, target_forces) -> tuple[Batch, Tensor, Tensor | None]:
         """The arguments of ``gradient`` in the shapes of the graph."""
-        batch = pad(batch, self.n_atoms, self.n_pairs, self.distance)
+        batch = pad(batch, self.n_atoms, self.n_pairs, self.distances)
         if target_forces is not None:
             missing = self.n_atoms - len(target_forces)
             target_forces = torch.cat([target_forces, target_forces.new_zeros(missing, 3)])

@@ -130,7 +130,7 @@ class Trainer:
         self.gradient = self._gradient
         if self.device.type == "cuda" and isinstance(self.engine, TableEngine):
             self.engine.checked = False  # the range is that of these very structures; asking would wait for the GPU
-            self.gradient = GraphedGradient(self._gradient, self.flat, self.train, spec.batch_size, (lo + hi) / 2)
+            self.gradient = GraphedGradient(self._gradient, self.flat, self.train, spec.batch_size, (lo, hi))
         self.residual = {d: self._residual(d) for d in (self.train, self.validation)}
         self.optimiser = torch.optim.Adam([self.flat.tensor], lr=spec.learning_rate, fused=True)
         self.generator = torch.Generator().manual_seed(spec.seed)
