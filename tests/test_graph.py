@@ -9,17 +9,17 @@ from conftest import random_model
 from test_engine import crystals, double_copy, evaluate, molecules
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from schnet.data.structures import Structures
+from schnet.data.structures import Room, Structures
 from schnet.engine import FlatParameters, ReferenceEngine
 from schnet.engine.table import TableEngine
-from schnet.training.graph import GraphedGradient, capacity, pad
+from schnet.training.graph import GraphedGradient, capacity
 from schnet.training.loop import Trainer, train
 from schnet.training.spec import make_spec
 
 
 @pytest.mark.parametrize("kind", ["molecules", "crystals"])
-def test_padding_changes_nothing(kind):
-    """Energies, forces and gradients of a padded batch, against the float64 reference of the plain one."""
+def test_filling_up_changes_nothing(kind):
+    """Energies, forces and gradients of a batch filled up, against the float64 reference of the plain one."""
     data, settings = (molecules(), {}) if kind == "molecules" else (crystals(), {"cutoff": 5.0, "r_max": 5.0, "readout": "mean"})
     model = random_model(**settings)
     exact = double_copy(model)
@@ -27,11 +27,13 @@ def test_padding_changes_nothing(kind):
     n, b = len(batch.positions), len(batch)
     g_e, g_f = torch.randn(b), torch.randn(n, 3)
     plain = evaluate(ReferenceEngine(exact), FlatParameters(exact), batch.to(dtype=torch.float64), g_e.double(), g_f.double())
-    padded = pad(batch, n + 7, len(batch.i) + 50, (1.5, 8.0))
-    assert len(padded) == b + 1 and len(padded.positions) == n + 7 and len(padded.i) == len(batch.i) + 50
+    room = Room(n + 7, len(batch.i) + 50, (1.5, 8.0))
+    filled = data.batch(torch.arange(b), room)
+    assert len(filled) == b + 1 and len(filled.positions) == n + 7 and len(filled.i) == len(batch.i) + 50
+    assert data.fits(torch.arange(b), room) and not data.fits(torch.arange(b).repeat(2), room)
     g_e, g_f = torch.cat([g_e, torch.zeros(1)]), torch.cat([g_f, torch.zeros(7, 3)])
     flat = FlatParameters(model)
-    energy, forces, gradient = evaluate(TableEngine(model, (1.0, 9.0)), flat, padded, g_e, g_f)
+    energy, forces, gradient = evaluate(TableEngine(model, (1.0, 9.0)), flat, filled, g_e, g_f)
     assert (forces[n:] == 0).all()
     for mine, theirs in ((energy[:b], plain[0]), (forces[:n], plain[1]), (gradient, plain[2])):
         assert ((mine - theirs).norm() / theirs.norm()).item() < 2e-4
@@ -60,14 +62,14 @@ class Recorder(TorchDispatchMode):
 
 
 def on_cpu(gradient):
-    """A GraphedGradient whose replay computes again what it recorded, on the tensors it keeps."""
+    """A GraphedGradient whose replay computes again what it recorded, of the indices it keeps."""
 
     def record():
-        loss = gradient.gradient(*gradient.inputs)
+        loss = gradient.gradient(gradient.indices, gradient.room)
 
         def replay():
             with torch.enable_grad():
-                loss.copy_(gradient.gradient(*gradient.inputs))
+                loss.copy_(gradient.gradient(gradient.indices, gradient.room))
 
         return replay, loss
 
@@ -82,11 +84,6 @@ def trainer(toy_run, tmp_path):
     return trainer
 
 
-def batch_of(trainer, indices):
-    target, forces = trainer.residual[trainer.train]
-    return trainer.train.batch(indices), target[indices], forces[trainer.train.atoms_of(indices)]
-
-
 def graphed(trainer):
     return GraphedGradient(trainer._gradient, trainer.flat, trainer.train, trainer.spec.batch_size, (1.0, 2.0))
 
@@ -94,12 +91,12 @@ def graphed(trainer):
 def test_a_step_is_the_same_for_every_batch_and_asks_the_gpu_nothing(trainer, monkeypatch):
     """What a CUDA graph demands: the same operations and shapes, no result that the host needs, no copies from the host."""
     steps = []
-    gradient = graphed(trainer)
+    room = graphed(trainer).room
     for start in (0, 8):
-        inputs = gradient.padded(*batch_of(trainer, torch.arange(start, start + 8)))
-        trainer._gradient(*inputs)  # fills caches
+        indices = torch.arange(start, start + 8)
+        trainer._gradient(indices, room)  # fills caches
         with Recorder() as recorder:
-            trainer._gradient(*inputs)
+            trainer._gradient(indices, room)
         steps.append(recorder.seen)
     assert steps[0] == steps[1] and len(steps[0]) > 100
     host = ("_local_scalar_dense", "lift_fresh", "bincount", "nonzero", "unique", "masked_select", "equal")
@@ -110,28 +107,28 @@ def test_a_step_is_the_same_for_every_batch_and_asks_the_gpu_nothing(trainer, mo
 
     for name in ("tolist", "item", "numpy", "cpu", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, asked)
-    trainer._gradient(*inputs)
+    trainer._gradient(indices, room)
     trainer.engine.checked = True  # this does ask
     with pytest.raises(AssertionError, match="from the GPU"):
-        trainer._gradient(*inputs)
+        trainer._gradient(indices, room)
 
 
 def test_replayed_steps_are_the_steps(toy_run, tmp_path, trainer, caplog):
-    """Batches are copied into the recorded one; weights that change in between count."""
+    """The indices of a batch are copied into the recorded ones; weights that change in between count."""
     caplog.set_level(logging.INFO)
     gradient = on_cpu(graphed(trainer))
     rng = torch.Generator().manual_seed(0)
     for _ in range(3):
-        inputs = batch_of(trainer, torch.randperm(len(trainer.train), generator=rng)[:8])
-        loss, mine = gradient(*inputs), trainer.flat.tensor.grad.clone()
-        plain = trainer._gradient(*inputs)
+        indices = torch.randperm(len(trainer.train), generator=rng)[:8]
+        loss, mine = gradient(indices), trainer.flat.tensor.grad.clone()
+        plain = trainer._gradient(indices)
         assert float(loss) == pytest.approx(float(plain), rel=1e-5)
         assert (mine - trainer.flat.tensor.grad).norm() < 1e-4 * mine.norm()
         with torch.no_grad():
             trainer.flat.tensor += 0.1 * torch.randn(trainer.flat.tensor.shape, generator=rng)
     assert "every step is one CUDA graph" in caplog.text and not gradient.broken
-    too_large = batch_of(trainer, torch.arange(20))
-    assert float(gradient(*too_large)) == float(trainer._gradient(*too_large))
+    too_large = torch.arange(20)
+    assert float(gradient(too_large)) == float(trainer._gradient(too_large))
 
 
 @pytest.mark.parametrize("accident", ["cannot be recorded", "records something else"])
@@ -155,17 +152,17 @@ def test_no_graph_then_plain_steps(trainer, caplog, accident):
 
     gradient._record = record
     weights = trainer.flat.tensor.detach().clone()
-    inputs = batch_of(trainer, torch.arange(8))
+    indices = torch.arange(8)
     for _ in range(2):
-        loss, mine = gradient(*inputs), trainer.flat.tensor.grad.clone()
-        assert float(loss) == float(trainer._gradient(*inputs)) and torch.equal(mine, trainer.flat.tensor.grad)
+        loss, mine = gradient(indices), trainer.flat.tensor.grad.clone()
+        assert float(loss) == float(trainer._gradient(indices)) and torch.equal(mine, trainer.flat.tensor.grad)
     assert caplog.text.count("no CUDA graph") == 1 and torch.equal(weights, trainer.flat.tensor)
 
 
 def test_molecules_of_one_kind_fit_exactly():
     data = Structures(np.tile([8, 1, 1], 40), np.random.default_rng(0).normal(size=(120, 3)), np.arange(0, 123, 3))
     gradient = GraphedGradient(None, None, data, 32, (1.0, 2.0))
-    assert gradient.n_pairs == 96 and gradient.n_atoms == 96 + 16
+    assert gradient.room.n_pairs == 96 and gradient.room.n_atoms == 96 + 16
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch finds no GPU")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ class Batch:
     atomic_numbers [N] int32; positions [N, 3] Å; atom_ptr [B + 1] int64: structure b owns atoms
     atom_ptr[b]:atom_ptr[b + 1]; pair_ptr [B + 1] likewise for pairs; i, j [P] int32; shift [P, 3] Å
     or None: the neighbour of atom i is the image of atom j at positions[j] + shift; n_neighbours [N]
-    or None where a model does not ask for it.
+    or None where a model does not ask for it; rows [N] the atoms' places in the Structures that they are from.
     """
 
     atomic_numbers: Tensor
@@ -30,6 +31,7 @@ class Batch:
     j: Tensor
     shift: Tensor | None = None
     n_neighbours: Tensor | None = None
+    rows: Tensor | None = None
 
     @property
     def n_atoms(self) -> Tensor:
@@ -51,6 +53,24 @@ class Batch:
             return t.to(device=device, dtype=dtype if t.is_floating_point() else None)
 
         return Batch(*(move(getattr(self, f)) for f in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Room:
+    """A fixed size for batches, numbers of atoms and pairs: one more structure takes what is missing.
+
+    Its pairs join atoms with images of themselves and so exert no forces, at distances (in Å) from one to the other:
+    were they the same, one bin of a filter table would have them all.
+    """
+
+    n_atoms: int
+    n_pairs: int
+    distances: tuple[float, float]
+
+
+def _fill(start: Tensor, count: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """One more range, from 0, that makes total numbers in all."""
+    return torch.cat([start, start.new_zeros(1)]), torch.cat([count, (total - count.sum())[None]])
 
 
 def _ranges(start: Tensor, count: Tensor, total: int) -> tuple[Tensor, Tensor]:
@@ -117,36 +137,52 @@ class Structures:
         """Indices where the data are, without waiting for what a GPU has still to do."""
         return indices.to(self.offsets.device, non_blocking=True)
 
-    def _rows(self, indices: Tensor, start: Tensor, count: Tensor, sizes: np.ndarray):
-        """Rows of the given structures and pointers to each one's. Sizes of indices on the CPU need no look at a GPU."""
-        total = int(sizes[indices.cpu().numpy()].sum())
-        indices = self.on_device(indices)
-        return _ranges(start[indices], count[indices], total)
+    def size(self, indices: Tensor) -> tuple[int, int]:
+        """Numbers of atoms and pairs of the given structures; indices in the memory of the CPU need no look at a GPU."""
+        indices = indices.cpu().numpy()
+        return int(self._n_atoms[indices].sum()), int(self._n_pairs[indices].sum())
 
-    def atoms_of(self, indices: Tensor) -> Tensor:
-        """Rows of the atoms of the given structures, one structure after the other."""
-        return self._rows(indices, self.offsets, self.counts, self._n_atoms)[0]
+    def fits(self, indices: Tensor, room: Room) -> bool:
+        """Whether a batch of the given structures has room, with one atom to spare."""
+        n_atoms, n_pairs = self.size(indices)
+        return n_atoms < room.n_atoms and n_pairs <= room.n_pairs
 
-    def batch(self, indices: Tensor) -> Batch:
-        """The given structures; on a GPU, indices in the memory of the CPU save waiting for the GPU."""
-        rows, atom_ptr = self._rows(indices, self.offsets, self.counts, self._n_atoms)
-        pair_rows, pair_ptr = self._rows(indices, self.pair_start, self.pair_count, self._n_pairs)
+    def batch(self, indices: Tensor, room: Room | None = None) -> Batch:
+        """The given structures; with room for them (see ``fits``) the host asks nothing of a GPU, whatever they are."""
+        n_atoms, n_pairs = (room.n_atoms, room.n_pairs) if room else self.size(indices)
         indices = self.on_device(indices)
-        count = self.pair_count[indices]
-        first = torch.repeat_interleave(atom_ptr[:-1].to(torch.int32), count, output_size=len(pair_rows))
-        shift = None
+        start, count = self.offsets[indices], self.counts[indices]
+        pair_start, pair_count = self.pair_start[indices], self.pair_count[indices]
+        if room:
+            start, count = _fill(start, count, n_atoms)
+            pair_start, pair_count = _fill(pair_start, pair_count, n_pairs)
+            indices = torch.cat([indices, indices[:1]])
+        rows, atom_ptr = _ranges(start, count, n_atoms)
+        pair_rows, pair_ptr = _ranges(pair_start, pair_count, n_pairs)
+        if room:  # what fills up are copies of the first rows, as far as there are some
+            rows, pair_rows = rows.clamp_(max=len(self.positions) - 1), pair_rows.clamp_(max=len(self.pair_i) - 1)
+        first = torch.repeat_interleave(atom_ptr[:-1].to(torch.int32), pair_count, output_size=n_pairs)
+        i, j, shift = self.pair_i[pair_rows] + first, self.pair_j[pair_rows] + first, None
         if self.pair_shift is not None:
-            cell = torch.repeat_interleave(self.cell[indices], count, dim=0, output_size=len(pair_rows))
+            cell = torch.repeat_interleave(self.cell[indices], pair_count, dim=0, output_size=n_pairs)
             shift = torch.einsum("pk,pkc->pc", self.pair_shift[pair_rows].to(self.positions.dtype), cell)
+        if room:
+            k = torch.arange(n_pairs, device=i.device)
+            real, ghost = k < pair_ptr[-2], (atom_ptr[-2] + k % count[-1]).to(i.dtype)
+            i, j = torch.where(real, i, ghost), torch.where(real, j, ghost)
+            away = torch.linspace(*room.distances, n_pairs, dtype=self.positions.dtype, device=i.device) / math.sqrt(3)
+            away = away.masked_fill(real, 0)[:, None].expand(-1, 3)
+            shift = away if shift is None else torch.where(real[:, None], shift, away)
         return Batch(
             self.atomic_numbers[rows],
             self.positions[rows],
             atom_ptr,
             pair_ptr,
-            self.pair_i[pair_rows] + first,
-            self.pair_j[pair_rows] + first,
+            i,
+            j,
             shift,
             None if self.n_neighbours is None else self.n_neighbours[rows],
+            rows,
         )
 
     def distance_range(self) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from schnet import provenance
 from schnet.data.splits import load_split, split_digest
 from schnet.data.store import Store
-from schnet.data.structures import Structures, load
+from schnet.data.structures import Room, Structures, load
 from schnet.engine import FlatParameters, make_engine
 from schnet.engine.table import TableEngine
 from schnet.errors import ConfigError, TrainingError
@@ -159,12 +159,19 @@ class Trainer:
         self.position += b
         return indices
 
-    def _gradient(self, batch, target, target_forces):
-        """Write the gradient of the loss of a batch (its first len(target) structures) and return the loss."""
+    def _gradient(self, indices, room: Room | None = None):
+        """Write the gradient of the loss of training structures and return the loss; room: see Structures.batch."""
+        batch = self.train.batch(indices, room)
+        target, target_forces = self.residual[self.train]
+        target = target[self.train.on_device(indices)]
+        if target_forces is not None:
+            target_forces = target_forces[batch.rows]
         self.flat.tensor.grad.zero_()
         energy, forces = self.engine(batch, self.spec.forces is not None)
-        if len(energy) > len(target):
+        if room:  # the last structure only fills up
             energy = energy[: len(target)]
+            if forces is not None:
+                target_forces = target_forces.masked_fill((batch.structure == len(target))[:, None], 0)
         loss = loss_function(self.spec, batch, energy, forces, target, target_forces)
         loss.backward()
         return loss.detach()
@@ -172,11 +179,7 @@ class Trainer:
     def train_step(self):
         spec = self.spec
         indices = self.next_indices()
-        batch = self.train.batch(indices)
-        target, target_forces = self.residual[self.train]
-        if target_forces is not None:
-            target_forces = target_forces[self.train.atoms_of(indices)]
-        value = self.gradient(batch, target[self.train.on_device(indices)], target_forces)
+        value = self.gradient(indices)
         if self.device.type == "cpu" or self.step % 100 == 0:
             self._check(float(value), indices)
         if spec.gradient_clipping:
@@ -209,7 +212,7 @@ class Trainer:
         for part in torch.arange(len(data)).split(EVALUATION_BATCH):
             batch = data.batch(part)
             energy, forces = self.engine.evaluate(batch, spec.forces is not None)
-            f = target_forces[data.atoms_of(part)] if target_forces is not None else None
+            f = target_forces[batch.rows] if target_forces is not None else None
             loss = loss_function(spec, batch, energy.float(), forces, target[part], f)
             sums["loss"] += float(loss) * (1 if spec.loss == "tf_code" else len(part))
             error = energy.double() - target[part].double()
