@@ -220,10 +220,10 @@ table, h = torch.randn(3 * grid.n_knots, f, generator=rng), torch.randn(p, gener
 plain, kernels = Pairs(batch, grid, d), TritonPairs(batch, grid, d)
 assert plain.bins.offsets.diff().max() > PARTS * TILE and plain.receivers.offsets.diff().max() > 2 * TILE
 for order in range(3):
-    for h in (None, h):
-        torch.testing.assert_close(kernels.convolve(h, table, a, order), plain.convolve(h, table, a, order), rtol=1e-4, atol=1e-2 * 10**order)
-        torch.testing.assert_close(kernels.tabulate(h, a, b, order), plain.tabulate(h, a, b, order), rtol=1e-4, atol=1e-2 * 10**order)
-    torch.testing.assert_close(kernels.contract(table, a, b, order), plain.contract(table, a, b, order), rtol=1e-4, atol=1e-2 * 10**order)
+    calls = [("contract", table, a, b)] + [c for x in (None, h) for c in (("convolve", x, table, a), ("tabulate", x, a, b))]
+    for name, *arguments in calls:
+        mine, theirs = (getattr(pairs, name)(*arguments, order) for pairs in (kernels, plain))
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-2 * 10**order)
 """
 
 

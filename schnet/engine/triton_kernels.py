@@ -28,8 +28,8 @@ def _rows(x, index, there, columns, F: tl.constexpr):
 def _filters(table, bins, weights, p, there, columns, F: tl.constexpr):
     """The filters of pairs p: sum_m weights[p, m] table[3 bins[p] + m]"""
     row = 3 * tl.load(bins + p, mask=there, other=0)
-    w = tl.load(weights + 6 * p, mask=there, other=0)[:, None] * _rows(table, row, there, columns, F)
-    for m in tl.static_range(1, 6):
+    w = tl.zeros([there.shape[0], columns.shape[0]], dtype=table.dtype.element_ty)
+    for m in tl.static_range(6):
         w += tl.load(weights + 6 * p + m, mask=there, other=0)[:, None] * _rows(table, row + m, there, columns, F)
     return w
 
