@@ -1,4 +1,4 @@
-"""Builds the C++ engine once per instruction set; an install without a compiler succeeds without it."""
+"""Builds the C++ engine once per instruction set; where no compiler is, it is left out."""
 
 import platform
 import sys
@@ -6,11 +6,25 @@ import sys
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FLAGS = ["-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-pthread"]
+FLAGS = [
+    "-O3",
+    "-std=c++17",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=fast",
+    "-pthread",
+]
 BUILDS = {"plain": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     BUILDS["avx2"] = ["-mavx2", "-mfma"]
-    BUILDS["avx512"] = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"]
+    BUILDS["avx512"] = [
+        "-mavx512f",
+        "-mavx512dq",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mfma",
+        "-mprefer-vector-width=512",
+    ]
 HEADERS = [f"schnet/engine/src/{h}.h" for h in ("simd", "cfconv", "filter_table", "engine")]
 
 

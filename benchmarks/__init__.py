@@ -1,1 +1,1 @@
-"""The engine beside SchNetPack and PyTorch Geometric: same weights, same pairs, same inputs, one process."""
+"""The engine beside SchNetPack and PyTorch Geometric: same weights, pairs and inputs."""

@@ -1,7 +1,8 @@
 """`python -m benchmarks`: time the engine beside its peers and print ratios.
 
-Every contender gets the same weights, pairs and inputs; agreement is checked before anything is timed. The
-contenders take turns (A B C A B C …), so a noisy machine disturbs them alike; medians and ratios are reported.
+Every contender gets the same weights, pairs and inputs; agreement is checked before anything is
+timed. The contenders take turns (A B C A B C …), so a noisy machine disturbs them alike; medians
+and ratios are reported.
 Crystals: the peers do not divide by the number of neighbours, so here nobody does.
 """
 
@@ -53,7 +54,10 @@ def contenders(case, threads):
         if not training:
             model.eval().requires_grad_(False)
             predictor = make(model, None)
-            out[name] = (lambda: predictor.evaluate(batch, forces), lambda: predictor.evaluate(batch, forces))
+            out[name] = (
+                lambda: predictor.evaluate(batch, forces),
+                lambda: predictor.evaluate(batch, forces),
+            )
             return
         flat = FlatParameters(model)
         engine = make(model, flat)
@@ -75,7 +79,14 @@ def contenders(case, threads):
 
     r = data.distance_range()
     if native.unavailable() is None:
-        engine_step("engine", lambda m, fl: make_engine(m, fl, r, engine="native", threads=threads) if training else Predictor(m, threads=threads))
+        engine_step(
+            "engine",
+            lambda m, fl: (
+                make_engine(m, fl, r, engine="native", threads=threads)
+                if training
+                else Predictor(m, threads=threads)
+            ),
+        )
     engine_step("table (PyTorch)", lambda m, fl: TableEngine(m, r))
     engine_step("reference", lambda m, fl: ReferenceEngine(m))
     for name, (_package, make) in PEERS.items():
@@ -101,7 +112,13 @@ def contenders(case, threads):
                 return e, f
             peer.zero_grad()
             loss(e, f).backward()
-            return e.detach(), f, torch.stack([p.grad.norm() for p in peer.parameters() if p.grad is not None]).norm()
+            return (
+                e.detach(),
+                f,
+                torch.stack(
+                    [p.grad.norm() for p in peer.parameters() if p.grad is not None]
+                ).norm(),
+            )
 
         out[name] = (step, check)
     return out
@@ -113,7 +130,9 @@ def agreement(results: dict) -> float:
     for values in results.values():
         for a, b in zip(values, reference, strict=True):
             if a is not None:
-                worst = max(worst, ((a - b).double().norm() / b.double().norm().clamp_min(1e-12)).item())
+                worst = max(
+                    worst, ((a - b).double().norm() / b.double().norm().clamp_min(1e-12)).item()
+                )
     return worst
 
 
@@ -140,7 +159,9 @@ def run_case(name, case, threads, seconds):
     parts = contenders(case, threads)
     difference = agreement({k: check() for k, (_, check) in parts.items()})
     if difference > 2e-3:
-        raise SystemExit(f"{name}: contenders differ by {difference:.1e} relative; nothing is timed")
+        raise SystemExit(
+            f"{name}: contenders differ by {difference:.1e} relative; nothing is timed"
+        )
     return difference, take_turns({k: step for k, (step, _) in parts.items()}, seconds)
 
 
@@ -176,7 +197,8 @@ def growth(threads, sizes=(100, 1000, 10_000, 100_000)):
             predictor.evaluate(batch, False)
         seconds = (time.perf_counter() - begin) / repeats
         rows.append((len(atoms), seconds))
-        print(f"  {len(atoms):8,} atoms: {1e3 * seconds:9.2f} ms, {1e6 * seconds / len(atoms):6.2f} µs per atom")
+        each = 1e6 * seconds / len(atoms)
+        print(f"  {len(atoms):8,} atoms: {1e3 * seconds:9.2f} ms, {each:6.2f} µs per atom")
     return rows
 
 
@@ -191,19 +213,33 @@ def versions() -> dict[str, str]:
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=8.0, help="per case")
     parser.add_argument("--only", help="cases whose name contains this")
-    parser.add_argument("--output", default="results/benchmarks", help="folder for the CSV files, the plot and the table")
-    parser.add_argument("--document", help="Markdown file whose part between the benchmark marks is replaced by the table")
+    parser.add_argument(
+        "--output",
+        default="results/benchmarks",
+        help="folder for the CSV files, the plot and the table",
+    )
+    parser.add_argument(
+        "--document",
+        help="Markdown file whose part between the benchmark marks is replaced by the table",
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     packages = versions()
-    about = f"{provenance._cpu()}, {args.threads} thread{'s' * (args.threads > 1)}, " + ", ".join(f"{k} {v}" for k, v in packages.items())
+    about = f"{provenance._cpu()}, {args.threads} thread{'s' * (args.threads > 1)}, " + ", ".join(
+        f"{k} {v}" for k, v in packages.items()
+    )
     print(about)
     gc.freeze()  # keeps the garbage collector off what the imports left, for all contenders alike
-    cases = {name: lambda case=case, name=name: run_case(name, case, args.threads, args.seconds) for name, case in CASES.items()}
+    cases = {
+        name: lambda case=case, name=name: run_case(name, case, args.threads, args.seconds)
+        for name, case in CASES.items()
+    }
     cases[TRAINING] = lambda: run_training(args.threads, args.seconds)
     rows = []
     for name, run in cases.items():
@@ -214,15 +250,30 @@ def main():
         spread = {k: (np.quantile(t, 0.75) - np.quantile(t, 0.25)) / 2 for k, t in times.items()}
         best = next(k for k in ("engine", "table (PyTorch)") if k in medians)
         text = "  ".join(
-            f"{k} {medians[k]:.3g} ± {spread[k]:.2g} ms" + (f" ({medians[k] / medians[best]:.1f}×)" if k != best else "") for k in medians
+            f"{k} {medians[k]:.3g} ± {spread[k]:.2g} ms"
+            + (f" ({medians[k] / medians[best]:.1f}×)" if k != best else "")
+            for k in medians
         )
         print(f"{name} (agreement {difference:.0e}):\n  {text}")
-        rows += [(name, k, medians[k], spread[k], medians[k] / medians[best], len(times[k]), difference) for k in medians]
+        rows += [
+            (name, k, medians[k], spread[k], medians[k] / medians[best], len(times[k]), difference)
+            for k in medians
+        ]
     out = Path(args.output)
     out.mkdir(parents=True, exist_ok=True)
-    columns = ["case", "contender", "median_ms", "half_interquartile_ms", "ratio_to_engine", "samples", "agreement"]
+    columns = [
+        "case",
+        "contender",
+        "median_ms",
+        "half_interquartile_ms",
+        "ratio_to_engine",
+        "samples",
+        "agreement",
+    ]
     write_csv(
-        out / "ratios.csv", [*columns, "threads", "cpu", *packages], [[*row, args.threads, provenance._cpu(), *packages.values()] for row in rows]
+        out / "ratios.csv",
+        [*columns, "threads", "cpu", *packages],
+        [[*row, args.threads, provenance._cpu(), *packages.values()] for row in rows],
     )
     text = markdown(rows, about)
     if not args.only:
@@ -230,15 +281,33 @@ def main():
         sizes = growth(args.threads)
         write_csv(out / "growth.csv", ["atoms", "seconds"], sizes)
         (a, first), (b, last) = sizes[0], sizes[-1]
-        text += f"\nEnergies of fcc copper (T=6, F=64, 5 Å): {1e6 * first / a:.1f} µs per atom at {a:,} atoms, {1e6 * last / b:.1f} µs at {b:,}.\n"
+        text += f"\nEnergies of fcc copper (T=6, F=64, 5 Å): {1e6 * first / a:.1f} µs per atom at "
+        text += f"{a:,} atoms, {1e6 * last / b:.1f} µs at {b:,}.\n"
         print(f"memory of 100 steps of {TRAINING}:")
-        peaks = {k: training.memory(k, args.threads) for k in training.CONTENDERS if k != "engine, no loading"}
+        peaks = {
+            k: training.memory(k, args.threads)
+            for k in training.CONTENDERS
+            if k != "engine, no loading"
+        }
         peaks = {k: v for k, v in peaks.items() if v}
         for k, v in peaks.items():
-            print(f"  {k}: peak {v['peak_mb']:.0f} MB, {v['after_imports_mb']:.0f} MB of it after the imports")
-        write_csv(out / "memory.csv", ["contender", "peak_mb", "after_imports_mb"], [[k, *v.values()] for k, v in peaks.items()])
-        text += "\n| memory of 100 training steps | " + " | ".join(peaks) + " |\n|---|" + "---|" * len(peaks)
-        for key, label in (("peak_mb", "peak of the process, MB"), ("after_imports_mb", "after the imports, MB")):
+            later = v["after_imports_mb"]
+            print(f"  {k}: peak {v['peak_mb']:.0f} MB, {later:.0f} MB of it after the imports")
+        write_csv(
+            out / "memory.csv",
+            ["contender", "peak_mb", "after_imports_mb"],
+            [[k, *v.values()] for k, v in peaks.items()],
+        )
+        text += (
+            "\n| memory of 100 training steps | "
+            + " | ".join(peaks)
+            + " |\n|---|"
+            + "---|" * len(peaks)
+        )
+        for key, label in (
+            ("peak_mb", "peak of the process, MB"),
+            ("after_imports_mb", "after the imports, MB"),
+        ):
             text += f"\n| {label} | " + " | ".join(f"{v[key]:.0f}" for v in peaks.values()) + " |"
         text += "\n"
     plot(rows, out / "ratios.png")
@@ -246,7 +315,9 @@ def main():
     if args.document:
         document = Path(args.document)
         before, _, rest = document.read_text(encoding="utf-8").partition(MARKS[0])
-        document.write_text(f"{before}{MARKS[0]}\n{text}{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8")
+        document.write_text(
+            f"{before}{MARKS[0]}\n{text}{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8"
+        )
 
 
 def write_csv(path, columns, rows):
@@ -259,10 +330,20 @@ def write_csv(path, columns, rows):
 def markdown(rows, about) -> str:
     """The measurements as a table: milliseconds, and times relative to the engine."""
     names = list(dict.fromkeys(r[1] for r in rows))
-    lines = [f"{about}; median ms (times the engine)", "", "| case | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    lines = [
+        f"{about}; median ms (times the engine)",
+        "",
+        "| case | " + " | ".join(names) + " |",
+        "|---|" + "---|" * len(names),
+    ]
     for case in dict.fromkeys(r[0] for r in rows):
         values = {r[1]: r for r in rows if r[0] == case}
-        cells = [f"{values[n][2]:.3g}" + ("" if n == "engine" else f" ({values[n][4]:.1f}×)") if n in values else "–" for n in names]
+        cells = [
+            f"{values[n][2]:.3g}" + ("" if n == "engine" else f" ({values[n][4]:.1f}×)")
+            if n in values
+            else "–"
+            for n in names
+        ]
         lines.append(f"| {case} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -280,7 +361,13 @@ def plot(rows, path):
     height = 0.8 / max(1, len(names))
     for k, name in enumerate(names):
         ratios = [next((r[4] for r in rows if r[0] == c and r[1] == name), math.nan) for c in cases]
-        ax.barh([i + k * height for i in range(len(cases))], ratios, height, label=name, color=colours[k])
+        ax.barh(
+            [i + k * height for i in range(len(cases))],
+            ratios,
+            height,
+            label=name,
+            color=colours[k],
+        )
     ax.set_yticks([i + 0.4 - height / 2 for i in range(len(cases))], cases, fontsize=7)
     ax.invert_yaxis()
     ax.set_xlabel("time relative to the engine")

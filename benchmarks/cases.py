@@ -32,7 +32,9 @@ def qm9_like(count, seed=0):
             if (atoms.numbers > 1).sum() >= 9:
                 break
             group = str(rng.choice(["CH3", "OH", "NH2", "CH3", "CHO"]))
-            atoms = build.substitute(atoms, int(rng.choice(np.flatnonzero(atoms.numbers == 1))), group)
+            atoms = build.substitute(
+                atoms, int(rng.choice(np.flatnonzero(atoms.numbers == 1))), group
+            )
         d = atoms.get_all_distances() + 9 * np.eye(len(atoms))
         if d.min() > 0.7:
             out.append(atoms)
@@ -42,9 +44,13 @@ def qm9_like(count, seed=0):
 def crystals(count, seed=0):
     rng = np.random.default_rng(seed)
     kinds = [
-        bulk("NaCl", "rocksalt", a=5.64, cubic=True), bulk("Cu", "fcc", a=3.61, cubic=True), bulk("Si", "diamond", a=5.43, cubic=True),
-        bulk("CsCl", "cesiumchloride", a=4.12).repeat((2, 2, 2)), bulk("MgO", "rocksalt", a=4.21, cubic=True), bulk("Fe", "bcc", a=2.87, cubic=True).repeat((2, 2, 1)),
-    ]  # fmt: skip
+        bulk("NaCl", "rocksalt", a=5.64, cubic=True),
+        bulk("Cu", "fcc", a=3.61, cubic=True),
+        bulk("Si", "diamond", a=5.43, cubic=True),
+        bulk("CsCl", "cesiumchloride", a=4.12).repeat((2, 2, 2)),
+        bulk("MgO", "rocksalt", a=4.21, cubic=True),
+        bulk("Fe", "bcc", a=2.87, cubic=True).repeat((2, 2, 1)),
+    ]
     out = []
     for k in range(count):
         atoms = kinds[k % len(kinds)].copy()
@@ -65,8 +71,22 @@ def c20(count):
 CASES = {
     "QM9-like step, batch 32": (lambda: qm9_like(32), 6, 64, 20.0, False, True),
     "QM9-like step, batch 100": (lambda: qm9_like(100), 6, 64, 20.0, False, True),
-    "aspirin E+F step, batch 32": (lambda: molecules([build.named("aspirin")], 32), 3, 64, 20.0, True, True),
-    "ethanol E+F step, batch 32": (lambda: molecules([build.named("ethanol")], 32), 3, 64, 20.0, True, True),
+    "aspirin E+F step, batch 32": (
+        lambda: molecules([build.named("aspirin")], 32),
+        3,
+        64,
+        20.0,
+        True,
+        True,
+    ),
+    "ethanol E+F step, batch 32": (
+        lambda: molecules([build.named("ethanol")], 32),
+        3,
+        64,
+        20.0,
+        True,
+        True,
+    ),
     "crystals 5 Å step, batch 32": (lambda: crystals(32), 6, 64, 5.0, False, True),
     "one C20, E+F": (lambda: c20(1), 6, 128, 20.0, True, False),
     "8 C20, E+F": (lambda: c20(8), 6, 128, 20.0, True, False),

@@ -1,7 +1,8 @@
 """SchNetPack and PyTorch Geometric with the weights and conventions of a SchNet of this project.
 
-Both are given the same ordered pairs and shifts; a second shifted softplus is appended to their filter
-networks, their cosine cutoff is replaced by one, and gamma is set, so that they compute the same function.
+Both are given the same ordered pairs and shifts; a second shifted softplus is appended to their
+filter networks, their cosine cutoff is replaced by one, and gamma is set, so that they compute the
+same function.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from schnet.models.schnet import SchNet
 
 @dataclass
 class Edges:
-    """Ordered pairs as the peers want them: the neighbour j of atom i at r_j + shift; count structures."""
+    """Ordered pairs: neighbour j of atom i is at r_j + shift; count: structures."""
 
     z: Tensor
     i: Tensor
@@ -30,7 +31,14 @@ class Edges:
     def of(cls, batch: Batch) -> Edges:
         i, j = batch.i.long(), batch.j.long()
         shift = None if batch.shift is None else torch.cat([batch.shift, -batch.shift])
-        return cls(batch.atomic_numbers.long(), torch.cat([i, j]), torch.cat([j, i]), batch.structure, len(batch), shift)
+        return cls(
+            batch.atomic_numbers.long(),
+            torch.cat([i, j]),
+            torch.cat([j, i]),
+            batch.structure,
+            len(batch),
+            shift,
+        )
 
     def vectors(self, positions):
         r = positions[self.j] - positions[self.i]
@@ -97,7 +105,10 @@ class SchNetPack(Peer):
             _linear(ours.filter_network.dense2, theirs.filter_network[1])
             _linear(ours.f2out, theirs.f2out[0])
             _linear(ours.dense, theirs.f2out[1])
-        self.output = nn.Sequential(snn.Dense(p.n_features, p.n_features // 2, activation=shifted_softplus), snn.Dense(p.n_features // 2, 1))
+        self.output = nn.Sequential(
+            snn.Dense(p.n_features, p.n_features // 2, activation=shifted_softplus),
+            snn.Dense(p.n_features // 2, 1),
+        )
         _linear(model.output1, self.output[0])
         _linear(model.output2, self.output[1])
 

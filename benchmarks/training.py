@@ -1,7 +1,8 @@
-"""A QM9-like training end to end: batches drawn from a data set, loading included, and its peak memory.
+"""A QM9-like training end to end: batches drawn from a data set, and its peak memory.
 
-`python -m benchmarks.training CONTENDER` trains 100 steps in a process of its own and prints the memory it took.
-Every contender holds its data in memory with neighbours computed beforehand, which is the best case for the peers.
+`python -m benchmarks.training CONTENDER` trains 100 steps in a process of its own and prints the
+memory it took. Every contender holds its data in memory with neighbours computed beforehand,
+which is the best case for the peers.
 """
 
 from __future__ import annotations
@@ -32,23 +33,40 @@ def _atoms(data: Structures, k: int):
 
 def trainer(data: Structures, engine: str, threads: int, folder: Path):
     """A Trainer of this project on the molecules, written to a store as a converter does."""
+    from schnet.run import make_spec
     from schnet.training.loop import Trainer
-    from schnet.training.spec import make_spec
 
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(0)
     targets = torch.randn(len(data), generator=generator)
     path = folder / "molecules.h5"
-    rows = (Structure(str(k), z.numpy(), r.numpy(), {"energy": float(targets[k])}) for k in range(len(data)) for z, r in [_atoms(data, k)])
+    rows = (
+        Structure(str(k), z.numpy(), r.numpy(), {"energy": float(targets[k])})
+        for k in range(len(data))
+        for z, r in [_atoms(data, k)]
+    )
     write_store(path, rows, {"energy": Property("eV", "total energy")}, name="molecules")
     store = Store(path)
-    save_split(folder / "split.npz", store, make_split(store, n_train=len(data) - 64, n_validation=32, seed=0))
-    spec = make_spec(dict(dataset="molecules", data=str(path), split=str(folder / "split.npz"), target="energy", model=SHAPE, engine=engine))
+    save_split(
+        folder / "split.npz",
+        store,
+        make_split(store, n_train=len(data) - 64, n_validation=32, seed=0),
+    )
+    spec = make_spec(
+        dict(
+            dataset="molecules",
+            data=str(path),
+            split=str(folder / "split.npz"),
+            target="energy",
+            model=SHAPE,
+            engine=engine,
+        )
+    )
     return Trainer(spec, folder / "run", threads=threads)
 
 
 def peer_steps(name: str, data: Structures):
-    """An iterator that trains one step of a peer, its own data loader included, every time it is advanced."""
+    """An iterator that trains one step of a peer, its own loader included, when it is advanced."""
     peer = PEERS[name][1](model_for(SHAPE["n_interactions"], SHAPE["n_features"], SHAPE["r_max"]))
     optimiser = torch.optim.Adam(peer.parameters(), lr=1e-9)
     batches = _pyg_batches(data) if name == "PyG" else _schnetpack_batches(data)
@@ -89,7 +107,16 @@ def _schnetpack_batches(data):
     for n in range(len(data)):
         z, r = _atoms(data, n)
         i, j = _ordered(len(z))
-        items.append({k.idx: torch.tensor([n]), k.n_atoms: torch.tensor([len(z)]), k.Z: z, k.R: r, k.idx_i: i, k.idx_j: j})
+        items.append(
+            {
+                k.idx: torch.tensor([n]),
+                k.n_atoms: torch.tensor([len(z)]),
+                k.Z: z,
+                k.R: r,
+                k.idx_i: i,
+                k.idx_j: j,
+            }
+        )
     loader = AtomsLoader(items, batch_size=BATCH, shuffle=True, drop_last=True)
     while True:
         for b in loader:
@@ -111,14 +138,17 @@ def steps(name: str, threads: int, folder: Path):
 
 
 def engine_step(t, batch):
-    """The engine's part of a training step: gradients on a batch that is there already, and Adam."""
+    """The engine's part of a training step: gradients on a batch that is there, and Adam."""
     t.flat.tensor.grad.zero_()
     t.engine(batch, False)[0].square().mean().backward()
     t.optimiser.step()
 
 
 def memory(name: str, threads: int) -> dict | None:
-    """Peak memory (MB) of 100 steps in a fresh process, and how much of it came after the imports; None without the peer."""
+    """Peak memory (MB) of 100 steps in a fresh process, and how much of it came after the imports.
+
+    None without the peer.
+    """
     command = [sys.executable, "-m", "benchmarks.training", name, str(threads)]
     done = subprocess.run(command, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None

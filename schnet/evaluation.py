@@ -1,51 +1,75 @@
-"""Errors of a trained model on every part of its split; every prediction is kept."""
+"""Errors of a fitted model on every part of its split; every prediction is kept."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
-import torch
 
-from schnet.data.splits import load_split, split_digest
+from schnet import methods
 from schnet.data.store import Store
-from schnet.data.structures import load
-from schnet.engine.inference import Predictor
-from schnet.errors import DataError
-from schnet.files import atomic, read_yaml, write_json
-from schnet.models import load_model, read_model_file
+from schnet.files import atomic, write_json
+from schnet.methods import Predictor
+from schnet.record import Inputs, finished_run, open_inputs_of
+from schnet.run import RunSpec
 
 CHUNK = 2048  # structures in memory at a time
-BATCH = 256
 
 
-def predict(predictor: Predictor, store: Store, indices, target: str, forces: str | None) -> dict[str, np.ndarray]:
-    """True and predicted values of structures of a store: true, predicted [M] and, when asked for, forces_true,
-    forces_predicted [N, 3] float32 and n_atoms [M]."""
-    cutoff = predictor.model.hyperparameters.cutoff
+def predict(
+    predictor: Predictor, inputs: Inputs, indices, target: str, forces: str | None
+) -> dict[str, np.ndarray]:
+    """True and predicted values of structures of a data set.
+
+    Args:
+        predictor: of any method.
+        inputs: the opened data.
+        indices: of M structures.
+        target, forces: names of properties; forces: None where they are not wanted.
+
+    Returns:
+        true, predicted [M] and, with forces, forces_true, forces_predicted [N, 3] float32 and
+        n_atoms [M].
+    """
     names = [target] + ([forces] if forces else [])
     out = defaultdict(list)
     for at in range(0, len(indices), CHUNK):
-        data = load(store, indices[at : at + CHUNK], names, cutoff=cutoff, device=predictor.device)
-        out["true"].append(data.properties[target].cpu())
+        data = inputs.load(
+            indices[at : at + CHUNK],
+            names,
+            cutoff=predictor.cutoff,
+            device=predictor.device,
+            dtype=predictor.dtype,
+        )
+        values, predicted_forces = predictor.predict(data, forces is not None)
+        out["true"].append(data.properties[target].cpu().numpy())
+        out["predicted"].append(values)
         if forces:
-            out["forces_true"].append(data.properties[forces].float().cpu())
-            out["n_atoms"].append(data.counts.cpu())
-        for part in torch.arange(len(data)).split(BATCH):
-            e, f = predictor(data.batch(part), forces is not None)
-            out["predicted"].append(e.cpu())
-            if forces:
-                out["forces_predicted"].append(f.float().cpu())
-    return {k: torch.cat(v).numpy() for k, v in out.items()}
+            out["forces_true"].append(data.properties[forces].float().cpu().numpy())
+            out["forces_predicted"].append(predicted_forces)
+            out["n_atoms"].append(data.counts.cpu().numpy())
+    return {key: np.concatenate(parts) for key, parts in out.items()}
 
 
 def summary(error: np.ndarray, unit: str, ids=None) -> dict:
-    """Mean absolute, root mean square and largest errors of one quantity, with the structures they belong to."""
+    """Mean absolute, root mean square, mean and extreme errors of one quantity.
+
+    Args:
+        error: predicted minus true values, [M].
+        unit: theirs.
+        ids: of the structures that they belong to; None: the extremes are left out.
+    """
     absolute = np.abs(error)
-    out = {"mae": float(absolute.mean()), "rmse": float(np.sqrt((error**2).mean())), "bias": float(error.mean()), "unit": unit, "n": int(error.size)}
+    out = {
+        "mae": float(absolute.mean()),
+        "rmse": float(np.sqrt((error**2).mean())),
+        "bias": float(error.mean()),
+        "unit": unit,
+        "n": int(error.size),
+    }
     if ids is not None:
         order = np.argsort(absolute, kind="stable")
         out["smallest"] = [{"id": str(ids[k]), "error": float(error[k])} for k in order[:3]]
@@ -53,55 +77,97 @@ def summary(error: np.ndarray, unit: str, ids=None) -> dict:
     return out
 
 
-def evaluate(run_dir, *, threads: int = 1, device: str = "cpu", engine: str = "auto"):
-    """Predict validation and test parts with the model of a run; writes predictions.h5 and metrics.json.
+def errors(
+    predictions: dict[str, np.ndarray], store: Store, target: str, forces: str | None, ids
+) -> dict[str, dict]:
+    """Summaries of the errors of a property and, where asked for, of forces, by quantity."""
+    difference = predictions["predicted"] - predictions["true"]
+    out = {target: summary(difference, store.properties[target].unit, ids)}
+    if forces:
+        difference = predictions["forces_predicted"] - predictions["forces_true"]
+        out["forces"] = summary(difference.ravel(), store.properties[forces].unit)
+    return out
 
-    The averaged weights, where there are any, are the model; errors of the raw weights stand beside them.
-    Raises DataError when data or split are not those the run was trained on.
+
+def judged_forces(spec: RunSpec, store: Store, predictor: Predictor) -> str | None:
+    """The forces by which a model is judged, or None.
+
+    Models of energies alone are judged by their forces too (Table IV), where the data have some and
+    the method can predict them.
     """
-    run_dir = Path(run_dir)
-    run = read_yaml(run_dir / "run.yaml")
-    spec = run["run"]
-    store = Store(spec["data"])
-    if store.digest != run["data"]["digest"] or split_digest(spec["split"]) != run["data"]["split_digest"]:
-        raise DataError(f"{run_dir}: was trained on other data or another split than {spec['data']} and {spec['split']} are now; train again")
-    parts = load_split(spec["split"], store)
-    target, forces = spec["target"], spec["forces"]
-    if forces is None and "forces" in store.properties and store.properties[target].description == "total energy":
-        forces = "forces"  # energy-only models are judged by their forces as well (Table IV)
-    unit = store.properties[target].unit
-    torch.set_num_threads(threads)
-    metrics = {"target": target, "weights": run["result"]["weights"], "parts": {}, "alternatives": {}}
-    ids = store.ids()
-    tested = {name: v for name, v in parts.items() if name != "train"}
-    with atomic(run_dir / "predictions.h5") as temporary, h5py.File(temporary, "w") as h5:
-        predictor = Predictor(load_model(run_dir / "model.pt"), device=device, threads=threads, engine=engine)
+    if spec.forces:
+        return spec.forces
+    return store.forces_of(spec.target) if predictor.forces else None
+
+
+def _write_predictions(group: h5py.Group, indices, predictions: dict, unit: str) -> None:
+    group.attrs["unit"] = unit
+    group["index"] = indices
+    for key, values in predictions.items():
+        small = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+        group.create_dataset(key, data=values, **(small if key.startswith("forces") else {}))
+
+
+def _short(quantities: dict[str, dict]) -> dict[str, dict]:
+    """Mean absolute errors alone."""
+    return {name: {"mae": v["mae"], "unit": v["unit"]} for name, v in quantities.items()}
+
+
+def evaluate(
+    folder,
+    *,
+    threads: int = 1,
+    device: str = "cpu",
+    engine: str = "auto",
+    data: str | None = None,
+    split: str | None = None,
+    neighbours: str | None = None,
+) -> dict:
+    """Predict validation and test parts with the model of a run.
+
+    Writes predictions.h5 and metrics.json into the run's directory, and deletes the checkpoint: the
+    run is complete. Where the model file holds other weights as well (those that are no average),
+    their test errors stand under ``alternatives``.
+
+    Args:
+        folder: the directory of a finished run.
+        threads, device, engine: what computes, see schnet.engine.
+        data, split, neighbours: files in place of those that the run was made from, with the same
+            content.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        DataError: data or split are not those that the run was made from.
+    """
+    folder = Path(folder)
+    spec, about = finished_run(folder, data=data, split=split, neighbours=neighbours)
+    inputs = open_inputs_of(folder, spec, about)
+    store, ids = inputs.store, inputs.store.ids()
+    tested = {name: v for name, v in inputs.parts.items() if name != "train" and len(v)}
+    load = partial(methods.load, folder, spec.method, threads=threads, device=device, engine=engine)
+    main = load()
+    forces = judged_forces(spec, store, main)
+    metrics: dict = {"target": spec.target, "method": spec.method}
+    if "weights" in about["result"]:
+        metrics["weights"] = about["result"]["weights"]
+    metrics |= {"parts": {}, "alternatives": {}}
+    with atomic(folder / "predictions.h5") as temporary, h5py.File(temporary, "w") as h5:
+        h5.attrs["target"] = spec.target
         for name, indices in tested.items():
-            if not len(indices):
-                continue
-            p = predict(predictor, store, indices, target, forces)
-            group = h5.create_group(name)
-            group.attrs["unit"] = unit
-            group["index"] = indices
-            group["true"], group["predicted"] = p["true"], p["predicted"]
-            metrics["parts"][name] = {target: summary(p["predicted"] - p["true"], unit, ids[indices])}
-            if forces:
-                for k in ("forces_true", "forces_predicted"):
-                    group.create_dataset(k, data=p[k], compression="gzip", compression_opts=1, shuffle=True)
-                group["n_atoms"] = p["n_atoms"]
-                metrics["parts"][name]["forces"] = summary((p["forces_predicted"] - p["forces_true"]).ravel(), store.properties[forces].unit)
-        metrics["engine"] = predictor.engine.name
-        h5.attrs["target"] = target
-    for name in read_model_file(run_dir / "model.pt")["alternatives"]:
-        predictor = Predictor(load_model(run_dir / "model.pt", weights=name), device=device, threads=threads, engine=engine)
-        results = metrics["alternatives"][name] = {}
-        for part, indices in tested.items():
-            if part.startswith("test") and len(indices):
-                p = predict(predictor, store, indices, target, forces)
-                results[part] = {target: {"mae": float(np.abs(p["predicted"] - p["true"]).mean()), "unit": unit}}
-                if forces:
-                    error = np.abs(p["forces_predicted"] - p["forces_true"])
-                    results[part]["forces"] = {"mae": float(error.mean(dtype=float)), "unit": store.properties[forces].unit}
-    write_json(run_dir / "metrics.json", json.loads(json.dumps(metrics)))
-    (run_dir / "checkpoint.pt").unlink(missing_ok=True)  # the run is complete
+            found = predict(main, inputs, indices, spec.target, forces)
+            unit = store.properties[spec.target].unit
+            _write_predictions(h5.create_group(name), indices, found, unit)
+            metrics["parts"][name] = errors(found, store, spec.target, forces, ids[indices])
+    for weights in main.alternatives:
+        other = load(weights=weights)
+        results = metrics["alternatives"][weights] = {}
+        for name, indices in tested.items():
+            if name.startswith("test"):
+                found = predict(other, inputs, indices, spec.target, forces)
+                results[name] = _short(errors(found, store, spec.target, forces, ids[indices]))
+    metrics["engine"] = main.name
+    write_json(folder / "metrics.json", metrics)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
     return metrics

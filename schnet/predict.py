@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from ase import Atoms
 from ase.io import read, write
 
 from schnet.data.structures import from_atoms
@@ -14,30 +15,61 @@ from schnet.models import load_model
 BATCH = 64
 
 
-def predict_file(model_path, structures, output, *, threads: int = 1, device: str = "cpu"):
-    """Write the structures with ``schnet_TARGET`` (and ``schnet_forces``) in the model's units to an extended xyz file."""
+def predict_file(model_path, structures, output, *, threads: int = 1, device: str = "cpu") -> None:
+    """Predict all structures of a file and write them to an extended xyz file.
+
+    There they carry ``schnet_TARGET`` (and arrays ``schnet_forces`` where the model was trained on
+    forces) in the units of the model, and ``schnet_unit``.
+
+    Args:
+        model_path: model file.
+        structures: any file that ASE reads.
+        output: the extended xyz file to write.
+        threads: of the C++ engine.
+        device: "cpu" or "cuda".
+
+    Raises:
+        DataError: the structures cannot be read, or the model cannot predict one of them.
+    """
     model = load_model(model_path)
     try:
-        images = read(structures, index=":")
+        images = list(read(structures, index=":"))
     except Exception as error:
-        raise DataError(f"{structures}: cannot be read by ASE ({type(error).__name__}: {error})") from error
+        raise DataError(
+            f"{structures}: cannot be read by ASE ({type(error).__name__}: {error})"
+        ) from error
     predictor = Predictor(model, threads=threads, device=device)
-    cutoff = model.hyperparameters.cutoff
-    forces_wanted = model.force_unit is not None
-    out = []
-    for at in range(0, len(images), BATCH):
-        chunk = images[at : at + BATCH]
-        data = from_atoms(chunk, cutoff=cutoff, device=predictor.device, dtype=predictor.dtype)
-        values, forces = predictor(data.batch(torch.arange(len(data))), forces_wanted)
-        for k, atoms in enumerate(chunk):
-            image = atoms.copy()
-            image.calc = None
-            image.info[f"schnet_{model.target}"] = float(values[k])
-            image.info["schnet_unit"] = model.unit
-            if forces is not None:
-                a, b = data.offsets[k], data.offsets[k + 1]
-                image.arrays["schnet_forces"] = forces[a:b].cpu().double().numpy()
-            out.append(image)
+    out: list[Atoms] = []
+    for start in range(0, len(images), BATCH):
+        try:
+            out += _predict(predictor, images[start : start + BATCH])
+        except DataError as error:
+            last = min(start + BATCH, len(images)) - 1
+            raise DataError(f"{structures}, structures {start} to {last}: {error}") from error
     with atomic(output) as temporary:
         write(temporary, out, format="extxyz")
     print(f"{output}: {len(out):,} structures, {model.target} in {model.unit}")
+
+
+def _predict(predictor: Predictor, images: list[Atoms]) -> list[Atoms]:
+    """Copies of the structures with the predictions in them."""
+    model = predictor.model
+    data = from_atoms(
+        images,
+        cutoff=model.hyperparameters.cutoff,
+        device=predictor.device,
+        dtype=predictor.dtype,
+    )
+    batch = data.batch(torch.arange(len(data)))
+    values, forces = predictor(batch, forces=model.force_unit is not None)
+    out = []
+    for k, atoms in enumerate(images):
+        image = atoms.copy()
+        image.calc = None
+        image.info[f"schnet_{model.target}"] = float(values[k])
+        image.info["schnet_unit"] = model.unit
+        if forces is not None:
+            rows = slice(data.offsets[k], data.offsets[k + 1])
+            image.arrays["schnet_forces"] = forces[rows].cpu().double().numpy()
+        out.append(image)
+    return out

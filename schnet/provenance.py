@@ -17,9 +17,18 @@ CODE = {
     "models": ("models",),
     "engine": ("engine",),
     "training": ("training",),
+    "methods": ("methods", "evaluation.py"),
     "data": ("data/structures.py", "data/splits.py", "data/store.py"),
 }
-PACKAGES = ("torch", "numpy", "h5py", "ase", "vesin")
+PACKAGES = ("torch", "numpy", "h5py", "ase", "vesin", "scikit-learn", "dscribe")
+
+
+def _source_files(entry: str) -> list[Path]:
+    """The source files below ``ROOT / entry``, or that file itself."""
+    path = ROOT / entry
+    if path.is_file():
+        return [path]
+    return sorted(p for p in path.rglob("*") if p.suffix in (".py", ".h", ".cpp"))
 
 
 @functools.cache
@@ -28,32 +37,38 @@ def code() -> dict[str, str]:
     digests = {}
     for part, entries in CODE.items():
         h = hashlib.sha256()
-        for entry in entries:
-            path = ROOT / entry
-            files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in (".py", ".h", ".cpp"))
-            for file in files:
-                h.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
+        for file in (f for entry in entries for f in _source_files(entry)):
+            h.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
         digests[part] = h.hexdigest()
     return digests
 
 
-def changed(about: dict) -> list[str]:
-    """The parts of the code that have changed since a run with this provenance was trained."""
-    return [part for part, digest in code().items() if about["code"].get(part) != digest]
+def _git(*arguments: str) -> str | None:
+    """Output of a git command in the repository, None where it fails."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
-def _git() -> dict:
-    def run(*args):
-        try:
-            return subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-        except (OSError, subprocess.SubprocessError):
-            return None
-
-    commit = run("rev-parse", "HEAD")
-    return {"commit": commit, "modified": bool(run("status", "--porcelain", "--untracked-files=no", "--", str(ROOT)))} if commit else {"commit": None}
+def _revision() -> dict:
+    """Commit of the repository, and whether tracked files differ from it."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return {"commit": None}
+    modified = _git("status", "--porcelain", "--untracked-files=no", "--", str(ROOT))
+    return {"commit": commit, "modified": bool(modified)}
 
 
 def _cpu() -> str:
+    """Name of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -63,11 +78,17 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def collect() -> dict:
-    """Code, versions, hardware and time; nothing that identifies the person or the machine."""
+def hardware(device="cpu") -> str:
+    """The name of the GPU or CPU that a device stands for, and so of what computed a result."""
     import torch
 
-    versions = {}
+    device = torch.device(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
+
+
+def collect() -> dict:
+    """Code, versions and time; nothing that identifies the person or the machine."""
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
@@ -75,11 +96,9 @@ def collect() -> dict:
             versions[name] = None
     return {
         "code": code(),
-        "git": _git(),
+        "git": _revision(),
         "python": platform.python_version(),
         "packages": versions,
-        "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

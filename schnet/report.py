@@ -6,86 +6,132 @@ import base64
 import html
 from pathlib import Path
 
-from schnet import figures, provenance, tables
-from schnet.files import read_json, read_yaml, write_text
+from schnet import figures
+from schnet.files import write_text
+from schnet.finished import Finished
 from schnet.project import Project
+from schnet.run import Run
+from schnet.tables import make_table
+from schnet.tables.writers import html_fragment
+from schnet.verify import is_current
 
 CSS = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}
-table{border-collapse:collapse;font-size:13px}td,th{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}thead th{border-bottom:2px solid #333;vertical-align:bottom}
-.scroll{overflow-x:auto}.notes{color:#444;font-size:12px}img{max-width:100%}small{color:#666;font-weight:normal}
-.banner{background:#fff4d6;border-left:4px solid #e69f00;padding:.6rem 1rem}details{font-size:12px}
+body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;
+color:#1a1a1a}
+table{border-collapse:collapse;font-size:13px}
+td,th{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd}
+td:first-child,th:first-child{text-align:left}
+thead th{border-bottom:2px solid #333;vertical-align:bottom}
+.scroll{overflow-x:auto}.notes{color:#444;font-size:12px}img{max-width:100%}
+small{color:#666;font-weight:normal}
+.banner{background:#fff4d6;border-left:4px solid #e69f00;padding:.6rem 1rem}
+details{font-size:12px}
 pre{background:#f6f6f6;padding:.5rem;overflow-x:auto;font-size:11px}
 """
+COLUMNS = ("run", "steps", "training", "per step", "memory", "engine", "hardware", "verified")
+VERIFIED = {True: "with this code", False: "other numbers", None: "not with this code"}
+NONE = "–"
+
+
+def _cost(run: Run, finished: Finished) -> list[str]:
+    """One line of the list of runs, in the order of COLUMNS; a dash for what a method has not."""
+    steps, seconds, memory = finished.steps, finished.seconds, finished.memory_mb
+    per_step = NONE
+    if steps and seconds is not None:
+        per_step = f"{1000 * seconds / steps:.2f} ms"
+    return [
+        run.path,
+        f"{steps:,}" if steps else NONE,
+        f"{seconds:,.0f} s" if seconds is not None else NONE,
+        per_step,
+        f"{memory:,.0f} MB" if memory is not None else NONE,
+        finished.engine or finished.method,
+        finished.hardware,
+        VERIFIED[is_current(run.folder)],
+    ]
+
+
+def _extremes(run: Run) -> str:
+    """The structures with the largest and the smallest error of each test part."""
+    metrics = run.metrics()
+    if metrics is None:
+        return ""
+    texts = []
+    for part, quantities in metrics["parts"].items():
+        target = quantities[metrics["target"]]
+        if part.startswith("test") and target.get("largest"):
+            large, small = target["largest"][0], target["smallest"][0]
+            texts.append(
+                f"{part}: largest error {large['id']} ({large['error']:+.3g} {target['unit']}), "
+                f"smallest {small['id']} ({small['error']:+.1g} {target['unit']})"
+            )
+    return "; ".join(texts)
 
 
 def _runs(project: Project) -> str:
     """Cost and provenance of every finished run."""
-    lines, details, total = [], [], 0.0
-    for run in sorted(project.runs):
-        folder = project.results / "runs" / run
-        if not (folder / "run.yaml").exists():
+    lines, details, hours = [], [], 0.0
+    for path, run in sorted(project.runs.items()):
+        finished = Finished.read(run)
+        if finished is None:
             continue
-        about = read_yaml(folder / "run.yaml")
-        result, where = about["result"], about["provenance"]
-        total += result["training_seconds"]
-        extremes = ""
-        if (folder / "metrics.json").exists():
-            metrics = read_json(folder / "metrics.json")
-            for part, values in metrics["parts"].items():
-                largest = values[metrics["target"]].get("largest")
-                if part.startswith("test") and largest:
-                    small = values[metrics["target"]]["smallest"][0]
-                    extremes += (
-                        f"{part}: largest error {largest[0]['id']} ({largest[0]['error']:+.3g}), smallest {small['id']} ({small['error']:+.1g}) "
-                    )
-        changed = provenance.changed(where)
-        anchor = html.escape(run)
-        cells = [
-            run,
-            f"{result['steps']:,}",
-            f"{result['training_seconds']:,.0f} s",
-            f"{1000 * result['training_seconds'] / max(1, result['steps']):.2f} ms",
-            f"{result['peak_memory_mb']:,} MB",
-            result["engine"],
-            where["gpu"] or where["cpu"],
-            f"changed since: {', '.join(changed)}" if changed else "current",
-        ]
-        lines.append(f'<tr id="run-{anchor}">' + "".join(f"<td>{html.escape(str(c))}</td>" for c in cells) + "</tr>")
-        text = (folder / "run.yaml").read_text(encoding="utf-8")
-        details.append(f"<details><summary>{anchor}</summary><p>{html.escape(extremes)}</p><pre>{html.escape(text)}</pre></details>")
-    head = "".join(f"<th>{h}</th>" for h in ("run", "steps", "training", "per step", "memory", "engine", "hardware", "code"))
+        hours += (finished.seconds or 0.0) / 3600
+        anchor = html.escape(path)
+        cells = "".join(f"<td>{html.escape(text)}</td>" for text in _cost(run, finished))
+        lines.append(f'<tr id="run-{anchor}">{cells}</tr>')
+        about = html.escape((run.folder / "run.yaml").read_text(encoding="utf-8"))
+        details.append(
+            f"<details><summary>{anchor}</summary><p>{html.escape(_extremes(run))}</p>"
+            f"<pre>{about}</pre></details>"
+        )
+    head = "".join(f"<th>{title}</th>" for title in COLUMNS)
+    count = f"{len(lines)} of {len(project.runs)} runs, {hours:.2f} hours of training in all."
     return (
-        f"<section id='runs'><h2>Runs and their cost</h2><p>{len(lines)} of {len(project.runs)} runs, {total / 3600:.2f} hours of training in all.</p>"
-        f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>{''.join(details)}</section>"
+        f"<section id='runs'><h2>Runs and their cost</h2><p>{count}</p>"
+        f"<div class='scroll'><table><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>{''.join(details)}</section>"
     )
 
 
-def render(project: Project, output):
-    """Write the report; tables and figures that are not rendered yet are left out."""
+def _figure(project: Project, name: str) -> str:
+    """A drawn figure with its caption; empty while it is not drawn."""
+    picture = project.results / "figures" / f"{name}.png"
+    if not picture.exists():
+        return ""
+    code = base64.b64encode(picture.read_bytes()).decode()
+    caption = html.escape(figures.caption(project, name))
+    return (
+        f"<section id='{html.escape(name)}'><figure>"
+        f"<img alt='{caption}' src='data:image/png;base64,{code}'>"
+        f"<figcaption>{caption}</figcaption></figure></section>"
+    )
+
+
+def render(project: Project, output: str | Path):
+    """Write the report; figures that are not drawn yet are left out.
+
+    Args:
+        project: the resolved configuration.
+        output: the HTML file.
+    """
     parts, contents = [], []
-    for name in project.experiments:
-        if project.experiments[name].get("layout") == "curve":
-            continue
-        cells = tables.entries(project, name)
-        header, rows = tables.grid(project, name, cells)
-        parts.append(tables.html_table(project, name, header, rows, tables.footnotes(project, name, cells), cells))
-        contents.append((name, project.experiments[name]["title"]))
-    for name in figures.FIGURES:
-        picture = project.results / "figures" / f"{name}.png"
-        if picture.exists():
-            code = base64.b64encode(picture.read_bytes()).decode()
-            caption = html.escape(figures.caption(project, name))
-            parts.append(
-                f"<section id='{name}'><figure><img alt='{caption}' src='data:image/png;base64,{code}'><figcaption>{caption}</figcaption></figure></section>"
-            )
-            contents.append((name, name.replace("_", " ")))
+    for name, experiment in project.experiments.items():
+        parts.append(html_fragment(make_table(project, name)))
+        contents.append((name, experiment["title"]))
+    for name, figure in project.figures.items():
+        section = _figure(project, name)
+        if section:
+            parts.append(section)
+            contents.append((name, figure["title"]))
     parts.append(_runs(project))
     contents.append(("runs", "Runs"))
-    links = " · ".join(f"<a href='#{n}'>{html.escape(t)}</a>" for n, t in contents)
+    links = " · ".join(f"<a href='#{name}'>{html.escape(title)}</a>" for name, title in contents)
+    scale = html.escape(project.config["scale"])
     page = (
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>SchNet replication ({project.config['scale']})</title><style>{CSS}</style>"
-        f"<h1>SchNet: replication, {project.config['scale']} scale</h1><p class='banner'>{html.escape(project.scale['note'])}</p><p>{links}</p>{''.join(parts)}</html>\n"
+        "<!doctype html><html lang='en'><meta charset='utf-8'>"
+        f"<title>SchNet replication ({scale})</title><style>{CSS}</style>"
+        f"<h1>SchNet: replication, {scale} scale</h1>"
+        f"<p class='banner'>{html.escape(project.scale['note'])}</p>"
+        f"<p>{links}</p>{''.join(parts)}</html>\n"
     )
     write_text(Path(output), page)

@@ -12,32 +12,51 @@ from pathlib import Path
 _VARIABLE = "SCHNET_TOGETHER"
 
 
-def announce(members: dict[str, list]):
-    """Tell the trainings that this process starts which ones belong together; members as in ``train_together``."""
+def announce(members: dict[str, list]) -> None:
+    """Tell the trainings that this process starts which ones belong together.
+
+    Args:
+        members: run directory -> [settings of the run, log file]; the settings are flat, scientific
+            and execution together, paths included (``RunSpec.to_dict``).
+    """
     os.environ[_VARIABLE] = json.dumps(members)
 
 
 def announced() -> dict[str, list]:
-    """What was announced to this process, once."""
+    """What was announced to this process, once: its own children are told nothing."""
     return json.loads(os.environ.pop(_VARIABLE, "{}"))
 
 
 def train_together(members: dict[str, list], own: str, *, threads: int, device: str) -> int:
-    """Train every member of a group job in a process of its own; returns the exit status of ``own``.
+    """Train every member of a group job in a process of its own.
 
-    members: run directory -> [settings of the run, log file]. Who ended before ends again in seconds, from its last
-    checkpoint. One that fails leaves the others alone: its log says why. SIGTERM is passed on, and all write checkpoints.
+    Who ended before ends again in seconds, from its last checkpoint. One that fails leaves the
+    others alone: its log says why. SIGTERM is passed on, and all write checkpoints.
+
+    Args:
+        members: see ``announce``.
+        own: the run directory that this process was started for; its messages are not redirected.
+        threads, device: of each training.
+
+    Returns:
+        The exit status of ``own``.
     """
-    running = {}
-    signal.signal(signal.SIGTERM, lambda number, _: [process.send_signal(number) for process in running.values()])
+    running: dict[str, subprocess.Popen] = {}
+
+    def pass_on(number, _):
+        for process in running.values():
+            process.send_signal(number)
+
+    signal.signal(signal.SIGTERM, pass_on)
     for out, (settings, log) in members.items():
-        command = [sys.executable, "-m", "schnet.cli", "train", json.dumps(settings), "--output", out]
-        command += ["--threads", str(threads), "--device", device]
+        command = [sys.executable, "-m", "schnet.cli", "train", json.dumps(settings)]
+        command += ["--output", out, "--threads", str(threads), "--device", device]
         if out == own:
             running[out] = subprocess.Popen(command)
-        else:
-            Path(log).parent.mkdir(parents=True, exist_ok=True)
-            with open(log, "a") as errors:
-                running[out] = subprocess.Popen(command, stderr=errors)
+            continue
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "a", encoding="utf-8") as errors:
+            running[out] = subprocess.Popen(command, stderr=errors)
     codes = {out: process.wait() for out, process in running.items()}
+    # ended by a signal: the exit status that a shell would give
     return codes[own] if codes[own] >= 0 else 128 - codes[own]

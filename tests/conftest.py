@@ -1,4 +1,7 @@
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +16,51 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def mirror():
-    """Folder with upstream files (or slices of them), from the environment variable SCHNET_MIRROR."""
+    """Folder with upstream files, or slices of them: the environment variable SCHNET_MIRROR."""
     folder = os.environ.get("SCHNET_MIRROR")
     if not folder or not Path(folder).is_dir():
         pytest.skip("SCHNET_MIRROR does not name a folder with upstream files")
     return Path(folder).resolve()
 
 
+def copy_workflow(folder):
+    """The workflow without results, so that the tests never touch those of the user."""
+    for name in ("Snakefile", "config.yaml", "workflow", "slurm", "profiles"):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        else:
+            shutil.copy(source, folder)
+    return folder
+
+
+def schnet(*args, cwd=ROOT, **environment):
+    """`schnet …` as a process of its own."""
+    command = [sys.executable, "-m", "schnet.cli", *map(str, args)]
+    environment = os.environ | environment
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
+
+
+def snakemake(*args, cwd):
+    """`snakemake --cores 2 …` as a process of its own."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def snapshot(folder, *names):
+    """Content of every file below a folder (with one of the names), by path."""
+    files = (f for f in folder.rglob("*") if f.is_file() and (not names or f.name in names))
+    return {f: f.read_bytes() for f in files}
+
+
 def random_molecule(rng, n, spacing=1.3):
     """n atoms on a jittered grid: no two closer than about 0.8 Å."""
-    grid = np.array([[x, y, z] for x in range(4) for y in range(4) for z in range(4)], float) * spacing
-    return rng.choice([1, 6, 7, 8], n), grid[rng.permutation(len(grid))[:n]] + rng.normal(0, 0.1, (n, 3))
+    grid = (
+        np.array([[x, y, z] for x in range(4) for y in range(4) for z in range(4)], float) * spacing
+    )
+    return rng.choice([1, 6, 7, 8], n), grid[rng.permutation(len(grid))[:n]] + rng.normal(
+        0, 0.1, (n, 3)
+    )
 
 
 def spring_energy(r):
@@ -47,8 +84,13 @@ def write_molecules(path, count=120, seed=0, atoms=(4, 9), groups=1, name="toy")
             e, f = spring_energy(r)
             yield Structure(f"m{k + 1}", z, r, {"energy": e, "forces": f}, group=k % groups)
 
-    properties = {"energy": Property("eV", "total energy"), "forces": Property("eV/Å", "forces on the atoms", per_atom=True)}
-    write_store(path, structures(), properties, name=name, group_names=[f"g{k}" for k in range(groups)])
+    properties = {
+        "energy": Property("eV", "total energy", kind="energy"),
+        "forces": Property("eV/Å", "forces on the atoms", per_atom=True, kind="forces"),
+    }
+    write_store(
+        path, structures(), properties, name=name, group_names=[f"g{k}" for k in range(groups)]
+    )
     return Store(path)
 
 
@@ -56,7 +98,9 @@ def write_molecules(path, count=120, seed=0, atoms=(4, 9), groups=1, name="toy")
 def toy(tmp_path):
     """(store, split path) of 120 small molecules with energies and forces."""
     store = write_molecules(tmp_path / "toy.h5")
-    save_split(tmp_path / "split.npz", store, make_split(store, n_train=80, n_validation=16, seed=0))
+    save_split(
+        tmp_path / "split.npz", store, make_split(store, n_train=80, n_validation=16, seed=0)
+    )
     return store, tmp_path / "split.npz"
 
 
@@ -65,9 +109,18 @@ def toy_run(toy, tmp_path):
     """Settings of a short run on the toy data, to be changed by the test."""
     store, split = toy
     return {
-        "dataset": "toy", "data": str(store.path), "split": str(split), "target": "energy", "forces": "forces", "protocol": "short",
-        "model": {"n_interactions": 2, "n_features": 16}, "steps": 60, "validation_interval": 10, "checkpoint_interval": 7, "batch_size": 8,
-    }  # fmt: skip
+        "dataset": "toy",
+        "data": str(store.path),
+        "split": str(split),
+        "target": "energy",
+        "forces": "forces",
+        "protocol": "short",
+        "model": {"n_interactions": 2, "n_features": 16},
+        "steps": 60,
+        "validation_interval": 10,
+        "checkpoint_interval": 7,
+        "batch_size": 8,
+    }
 
 
 def random_model(seed=0, scale=1.3, **hyperparameters):

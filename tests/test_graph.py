@@ -1,4 +1,7 @@
-"""Steps as one CUDA graph: everything around the recording, without a GPU (one test at the end wants one)."""
+"""Steps as one CUDA graph: everything around the recording, without a GPU.
+
+The tests at the end want one.
+"""
 
 import logging
 
@@ -12,24 +15,37 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from schnet.data.structures import Room, Structures
 from schnet.engine import FlatParameters, ReferenceEngine
 from schnet.engine.table import TableEngine
+from schnet.run import make_spec
 from schnet.training.graph import GraphedGradient, capacity
 from schnet.training.loop import Trainer, train
-from schnet.training.spec import make_spec
 
 
 @pytest.mark.parametrize("kind", ["molecules", "crystals"])
 def test_filling_up_changes_nothing(kind):
-    """Energies, forces and gradients of a batch filled up, against the float64 reference of the plain one."""
-    data, settings = (molecules(), {}) if kind == "molecules" else (crystals(), {"cutoff": 5.0, "r_max": 5.0, "readout": "mean"})
+    """Energies, forces and gradients of a full batch, against the float64 ones of the plain one."""
+    if kind == "molecules":
+        data, settings = molecules(), {}
+    else:
+        data, settings = crystals(), {"cutoff": 5.0, "r_max": 5.0, "readout": "mean"}
     model = random_model(**settings)
     exact = double_copy(model)
     batch = data.batch(torch.arange(len(data)))
     n, b = len(batch.positions), len(batch)
     g_e, g_f = torch.randn(b), torch.randn(n, 3)
-    plain = evaluate(ReferenceEngine(exact), FlatParameters(exact), batch.to(dtype=torch.float64), g_e.double(), g_f.double())
+    plain = evaluate(
+        ReferenceEngine(exact),
+        FlatParameters(exact),
+        batch.to(dtype=torch.float64),
+        g_e.double(),
+        g_f.double(),
+    )
     room = Room(n + 7, len(batch.i) + 50, (1.5, 8.0))
     filled = data.batch(torch.arange(b), room)
-    assert len(filled) == b + 1 and len(filled.positions) == n + 7 and len(filled.i) == len(batch.i) + 50
+    assert (
+        len(filled) == b + 1
+        and len(filled.positions) == n + 7
+        and len(filled.i) == len(batch.i) + 50
+    )
     assert data.fits(torch.arange(b), room) and not data.fits(torch.arange(b).repeat(2), room)
     g_e, g_f = torch.cat([g_e, torch.zeros(1)]), torch.cat([g_f, torch.zeros(7, 3)])
     flat = FlatParameters(model)
@@ -37,6 +53,15 @@ def test_filling_up_changes_nothing(kind):
     assert (forces[n:] == 0).all()
     for mine, theirs in ((energy[:b], plain[0]), (forces[:n], plain[1]), (gradient, plain[2])):
         assert ((mine - theirs).norm() / theirs.norm()).item() < 2e-4
+
+
+def test_filling_up_where_there_are_no_pairs():
+    """Single atoms have no pairs that could be copied."""
+    data = Structures(np.array([6, 8]), np.zeros((2, 3)), np.array([0, 1, 2]))
+    model = random_model()
+    plain = model(data.batch(torch.arange(2)))
+    filled = model(data.batch(torch.arange(2), Room(5, 10, (1.0, 2.0))))
+    assert torch.allclose(filled[:2], plain) and filled.isfinite().all()
 
 
 def test_capacity():
@@ -57,7 +82,16 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        self.seen.append((str(function), [tuple(t.shape) for t in torch.utils._pytree.tree_leaves((args, kwargs, out)) if torch.is_tensor(t)]))
+        self.seen.append(
+            (
+                str(function),
+                [
+                    tuple(t.shape)
+                    for t in torch.utils._pytree.tree_leaves((args, kwargs, out))
+                    if torch.is_tensor(t)
+                ],
+            )
+        )
         return out
 
 
@@ -85,21 +119,38 @@ def trainer(toy_run, tmp_path):
 
 
 def graphed(trainer):
-    return GraphedGradient(trainer._gradient, trainer.flat, trainer.train, trainer.spec.batch_size, (1.0, 2.0))
+    return GraphedGradient(
+        trainer.gradient,
+        trainer.flat,
+        trainer.training.structures,
+        trainer.spec.batch_size,
+        (1.0, 2.0),
+    )
 
 
 def test_a_step_is_the_same_for_every_batch_and_asks_the_gpu_nothing(trainer, monkeypatch):
-    """What a CUDA graph demands: the same operations and shapes, no result that the host needs, no copies from the host."""
+    """What a CUDA graph demands of a step.
+
+    The same operations and shapes, no result that the host needs, no copies from the host.
+    """
     steps = []
     room = graphed(trainer).room
     for start in (0, 8):
         indices = torch.arange(start, start + 8)
-        trainer._gradient(indices, room)  # fills caches
+        trainer.gradient(indices, room)  # fills caches
         with Recorder() as recorder:
-            trainer._gradient(indices, room)
+            trainer.gradient(indices, room)
         steps.append(recorder.seen)
     assert steps[0] == steps[1] and len(steps[0]) > 100
-    host = ("_local_scalar_dense", "lift_fresh", "bincount", "nonzero", "unique", "masked_select", "equal")
+    host = (
+        "_local_scalar_dense",
+        "lift_fresh",
+        "bincount",
+        "nonzero",
+        "unique",
+        "masked_select",
+        "equal",
+    )
     assert not [name for name, _ in steps[0] if any(h in name for h in host)]
 
     def asked(*_):
@@ -107,28 +158,31 @@ def test_a_step_is_the_same_for_every_batch_and_asks_the_gpu_nothing(trainer, mo
 
     for name in ("tolist", "item", "numpy", "cpu", "__bool__", "__float__", "__int__"):
         monkeypatch.setattr(torch.Tensor, name, asked)
-    trainer._gradient(indices, room)
+    trainer.gradient(indices, room)
     trainer.engine.checked = True  # this does ask
     with pytest.raises(AssertionError, match="from the GPU"):
-        trainer._gradient(indices, room)
+        trainer.gradient(indices, room)
 
 
 def test_replayed_steps_are_the_steps(toy_run, tmp_path, trainer, caplog):
-    """The indices of a batch are copied into the recorded ones; weights that change in between count."""
+    """The indices of a batch are copied into the recorded ones.
+
+    Weights that change in between count.
+    """
     caplog.set_level(logging.INFO)
     gradient = on_cpu(graphed(trainer))
     rng = torch.Generator().manual_seed(0)
     for _ in range(3):
-        indices = torch.randperm(len(trainer.train), generator=rng)[:8]
+        indices = torch.randperm(len(trainer.training), generator=rng)[:8]
         loss, mine = gradient(indices), trainer.flat.tensor.grad.clone()
-        plain = trainer._gradient(indices)
+        plain = trainer.gradient(indices)
         assert float(loss) == pytest.approx(float(plain), rel=1e-5)
         assert (mine - trainer.flat.tensor.grad).norm() < 1e-4 * mine.norm()
         with torch.no_grad():
             trainer.flat.tensor += 0.1 * torch.randn(trainer.flat.tensor.shape, generator=rng)
     assert "every step is one CUDA graph" in caplog.text and not gradient.broken
     too_large = torch.arange(20)
-    assert float(gradient(too_large)) == float(trainer._gradient(too_large))
+    assert float(gradient(too_large)) == float(trainer.gradient(too_large))
 
 
 @pytest.mark.parametrize("accident", ["cannot be recorded", "records something else"])
@@ -155,12 +209,16 @@ def test_no_graph_then_plain_steps(trainer, caplog, accident):
     indices = torch.arange(8)
     for _ in range(2):
         loss, mine = gradient(indices), trainer.flat.tensor.grad.clone()
-        assert float(loss) == float(trainer._gradient(indices)) and torch.equal(mine, trainer.flat.tensor.grad)
+        assert float(loss) == float(trainer.gradient(indices)) and torch.equal(
+            mine, trainer.flat.tensor.grad
+        )
     assert caplog.text.count("no CUDA graph") == 1 and torch.equal(weights, trainer.flat.tensor)
 
 
 def test_molecules_of_one_kind_fit_exactly():
-    data = Structures(np.tile([8, 1, 1], 40), np.random.default_rng(0).normal(size=(120, 3)), np.arange(0, 123, 3))
+    data = Structures(
+        np.tile([8, 1, 1], 40), np.random.default_rng(0).normal(size=(120, 3)), np.arange(0, 123, 3)
+    )
     gradient = GraphedGradient(None, None, data, 32, (1.0, 2.0))
     assert gradient.room.n_pairs == 96 and gradient.room.n_atoms == 96 + 16
 
@@ -172,7 +230,9 @@ def test_training_on_a_gpu(toy_run, tmp_path, caplog):
     results = []
     for device in ("cuda", "cpu"):
         train(make_spec(toy_run), tmp_path / device, device=device)
-        results.append(float((tmp_path / device / "history.csv").read_text().splitlines()[-1].split(",")[2]))
+        results.append(
+            float((tmp_path / device / "history.csv").read_text().splitlines()[-1].split(",")[2])
+        )
     assert "every step is one CUDA graph" in caplog.text
     assert results[0] == pytest.approx(results[1], rel=0.05)
 

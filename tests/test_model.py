@@ -45,10 +45,12 @@ def test_gaussians_are_those_of_the_authors():
 def test_cfconv_by_hand():
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
     w = torch.tensor([[10.0, 1.0], [100.0, 2.0]])  # pairs (0, 1) and (1, 2)
-    batch = Batch(None, None, torch.tensor([0, 3]), None, torch.tensor([0, 1]), torch.tensor([1, 2]))
+    batch = Batch(
+        None, None, torch.tensor([0, 3]), None, torch.tensor([0, 1]), torch.tensor([1, 2])
+    )
     assert cfconv(x, w, batch).tolist() == [[30.0, 4.0], [510.0, 14.0], [300.0, 8.0]]
-    batch.n_neighbours = torch.tensor([1.0, 2.0, 1.0])
-    assert cfconv(x, w, batch).tolist() == [[30.0, 4.0], [255.0, 7.0], [300.0, 8.0]]
+    n_neighbours = torch.tensor([1.0, 2.0, 1.0])
+    assert cfconv(x, w, batch, n_neighbours).tolist() == [[30.0, 4.0], [255.0, 7.0], [300.0, 8.0]]
 
 
 def test_a_fresh_model_predicts_the_mean():
@@ -97,7 +99,9 @@ def test_float32_agrees_with_float64():
     atoms = [molecule("C6H6")]
     e32, f32 = energy_forces(m, atoms, dtype=torch.float32)
     e64, f64 = energy_forces(m.double(), atoms)
-    assert e32 == pytest.approx(e64, rel=3e-6) and f32 == pytest.approx(f64, abs=1e-4 * np.abs(f64).max())
+    assert e32 == pytest.approx(e64, rel=3e-6) and f32 == pytest.approx(
+        f64, abs=1e-4 * np.abs(f64).max()
+    )
 
 
 @pytest.mark.parametrize("readout", ["mean", "sum"])
@@ -109,13 +113,20 @@ def test_choice_of_the_unit_cell_does_not_matter(readout):
     skewed.set_cell(np.array([[1, 0, 0], [2, 1, 0], [-1, 1, 1]]) @ primitive.cell.array)
     skewed.positions += [0.3, 0.1, -0.2]
     skewed.wrap()
-    e = [energy_forces(m, [a], cutoff=5.0)[0][0] / (1 if readout == "mean" else len(a)) for a in (primitive, cubic, cubic.repeat((1, 2, 1)), skewed)]
+    e = [
+        energy_forces(m, [a], cutoff=5.0)[0][0] / (1 if readout == "mean" else len(a))
+        for a in (primitive, cubic, cubic.repeat((1, 2, 1)), skewed)
+    ]
     assert e[1:] == pytest.approx([e[0]] * 3, abs=1e-9)
 
 
 def test_neighbours_of_tiny_cells_include_self_images():
     data = from_atoms([bulk("Cu", "fcc", a=3.6)], cutoff=5.0)
-    brute = [n for n in np.ndindex(9, 9, 9) if 0 < np.linalg.norm((np.array(n) - 4) @ bulk("Cu", "fcc", a=3.6).cell.array) < 5.0]
+    brute = [
+        n
+        for n in np.ndindex(9, 9, 9)
+        if 0 < np.linalg.norm((np.array(n) - 4) @ bulk("Cu", "fcc", a=3.6).cell.array) < 5.0
+    ]
     assert data.n_neighbours.tolist() == [len(brute)] and len(data.pair_i) == len(brute) // 2
 
 
@@ -161,7 +172,9 @@ def test_offsets_stay_in_float64():
     m = random_model().float()
     m.set_offsets(scale=1.0, mean=-23856.0176)
     assert m.mean.dtype == torch.float64
-    batch = from_atoms([Atoms("C20", np.random.default_rng(0).normal(size=(20, 3)) * 3)]).batch(torch.tensor([0]))
+    batch = from_atoms([Atoms("C20", np.random.default_rng(0).normal(size=(20, 3)) * 3)]).batch(
+        torch.tensor([0])
+    )
     assert m.offset(batch).item() == pytest.approx(-23856.0176 * 20, abs=1e-9)
 
 
@@ -187,10 +200,20 @@ def test_batch_of_structures_in_any_order():
 # ---- model files ---------------------------------------------------------------------------------
 def test_model_file_round_trip(tmp_path):
     m = random_model()
-    save_model(tmp_path / "m.pt", m, target="energy", unit="eV", alternatives={"raw": {k: 2 * v for k, v in m.state_dict().items()}})
+    save_model(
+        tmp_path / "m.pt",
+        m,
+        target="energy",
+        unit="eV",
+        alternatives={"raw": {k: 2 * v for k, v in m.state_dict().items()}},
+    )
     loaded = load_model(tmp_path / "m.pt")
-    assert loaded.unit == "eV" and all(torch.equal(a, b) for a, b in zip(m.parameters(), loaded.parameters(), strict=True))
-    assert torch.equal(load_model(tmp_path / "m.pt", weights="raw").output1.weight, 2 * m.output1.weight)
+    assert loaded.unit == "eV" and all(
+        torch.equal(a, b) for a, b in zip(m.parameters(), loaded.parameters(), strict=True)
+    )
+    assert torch.equal(
+        load_model(tmp_path / "m.pt", weights="raw").output1.weight, 2 * m.output1.weight
+    )
     with pytest.raises(ModelError, match="no weights 'rwa'"):
         load_model(tmp_path / "m.pt", weights="rwa")
 

@@ -1,4 +1,4 @@
-"""`snakemake --cores all --profile slurm` on a real one-node SLURM, started here on loopback, and its accidents."""
+"""`snakemake --cores all --profile slurm` on a real one-node SLURM on loopback, and accidents."""
 
 import os
 import shutil
@@ -10,12 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import copy_workflow
 
 from schnet.files import read_yaml, write_yaml
+from schnet.project import load_project
 
 pytestmark = pytest.mark.skipif(
-    not all(shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin") for tool in ("slurmctld", "slurmd", "munged", "sbatch")),
+    not all(
+        shutil.which(tool, path=os.environ["PATH"] + ":/usr/sbin")
+        for tool in ("slurmctld", "slurmd", "munged", "sbatch")
+    ),
     reason="SLURM (slurm-wlm, munge) is not installed",
 )
 PATH = f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin"
@@ -49,28 +53,64 @@ def cluster():
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
     settings = {
-        "ClusterName": "test", "SlurmctldHost": f"{host}(127.0.0.1)", "CommunicationParameters": "NoInAddrAny,NoCtldInAddrAny",
-        "SlurmUser": user, "SlurmdUser": user, "AuthType": "auth/munge", "AuthInfo": f"socket={folder}/munge/socket", "CredType": "cred/munge",
-        "SlurmctldPort": _free_port(), "SlurmdPort": _free_port(), "StateSaveLocation": f"{folder}/state", "SlurmdSpoolDir": f"{folder}/spool",
-        "SlurmctldPidFile": f"{folder}/slurmctld.pid", "SlurmdPidFile": f"{folder}/slurmd.pid", "SlurmctldLogFile": f"{folder}/slurmctld.log",
-        "SlurmdLogFile": f"{folder}/slurmd.log", "ProctrackType": "proctrack/linuxproc", "TaskPlugin": "task/none", "MpiDefault": "none",
-        "SwitchType": "switch/none", "JobAcctGatherType": "jobacct_gather/none", "AccountingStorageType": "accounting_storage/none",
-        "SelectType": "select/cons_tres", "SelectTypeParameters": "CR_Core_Memory", "SchedulerType": "sched/backfill",
-        "SchedulerParameters": "bf_interval=1,sched_interval=1,batch_sched_delay=0", "GresTypes": "gpu", "ReturnToService": 2, "MinJobAge": 600,
-        "EnforcePartLimits": "ALL", "KillWait": 2, "DefMemPerCPU": 200,
-    }  # fmt: skip
+        "ClusterName": "test",
+        "SlurmctldHost": f"{host}(127.0.0.1)",
+        "CommunicationParameters": "NoInAddrAny,NoCtldInAddrAny",
+        "SlurmUser": user,
+        "SlurmdUser": user,
+        "AuthType": "auth/munge",
+        "AuthInfo": f"socket={folder}/munge/socket",
+        "CredType": "cred/munge",
+        "SlurmctldPort": _free_port(),
+        "SlurmdPort": _free_port(),
+        "StateSaveLocation": f"{folder}/state",
+        "SlurmdSpoolDir": f"{folder}/spool",
+        "SlurmctldPidFile": f"{folder}/slurmctld.pid",
+        "SlurmdPidFile": f"{folder}/slurmd.pid",
+        "SlurmctldLogFile": f"{folder}/slurmctld.log",
+        "SlurmdLogFile": f"{folder}/slurmd.log",
+        "ProctrackType": "proctrack/linuxproc",
+        "TaskPlugin": "task/none",
+        "MpiDefault": "none",
+        "SwitchType": "switch/none",
+        "JobAcctGatherType": "jobacct_gather/none",
+        "AccountingStorageType": "accounting_storage/none",
+        "SelectType": "select/cons_tres",
+        "SelectTypeParameters": "CR_Core_Memory",
+        "SchedulerType": "sched/backfill",
+        "SchedulerParameters": "bf_interval=1,sched_interval=1,batch_sched_delay=0",
+        "GresTypes": "gpu",
+        "ReturnToService": 2,
+        "MinJobAge": 600,
+        "EnforcePartLimits": "ALL",
+        "KillWait": 2,
+        "DefMemPerCPU": 200,
+    }
     text = "".join(f"{k}={v}\n" for k, v in settings.items())
-    text += f"NodeName={host} NodeAddr=127.0.0.1 CPUs={os.cpu_count()} RealMemory=8000 Gres=gpu:2 State=UNKNOWN\n"
-    text += "PartitionName=main Nodes=ALL Default=YES MaxTime=01:00:00 DefaultTime=00:10:00 State=UP\n"
+    text += f"NodeName={host} NodeAddr=127.0.0.1 CPUs={os.cpu_count()} "
+    text += "RealMemory=8000 Gres=gpu:2 State=UNKNOWN\n"
+    text += (
+        "PartitionName=main Nodes=ALL Default=YES MaxTime=01:00:00 DefaultTime=00:10:00 State=UP\n"
+    )
     (folder / "slurm.conf").write_text(text)
-    (folder / "gres.conf").write_text("AutoDetect=off\nName=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
+    (folder / "gres.conf").write_text(
+        "AutoDetect=off\nName=gpu File=/dev/null\nName=gpu File=/dev/zero\n"
+    )
     # the inner srun of a job does not get SLURM_CONF
-    (folder / "bin" / "srun").write_text(f'#!/bin/sh\nexec env SLURM_CONF={folder}/slurm.conf {shutil.which("srun")} "$@"\n')
+    (folder / "bin" / "srun").write_text(
+        f'#!/bin/sh\nexec env SLURM_CONF={folder}/slurm.conf {shutil.which("srun")} "$@"\n'
+    )
     (folder / "bin" / "srun").chmod(0o755)
-    environment = os.environ | {"SLURM_CONF": f"{folder}/slurm.conf", "PATH": f"{folder}/bin:{PATH}", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "SLURM_CONF": f"{folder}/slurm.conf",
+        "PATH": f"{folder}/bin:{PATH}",
+        "OMP_NUM_THREADS": "1",
+    }
 
     def call(*command):
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout
 
     m = folder / "munge"
     try:
@@ -98,21 +138,23 @@ def cluster():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def copy_workflow(folder):
-    for name in ("Snakefile", "config.yaml", "workflow", "slurm"):
-        source = ROOT / name
-        shutil.copytree(source, folder / name) if source.is_dir() else shutil.copy(source, folder)
+def open_workflow(folder):
+    """A copy of the workflow that jobs of any user can reach."""
     for parent in [folder, *folder.parents][:4]:
         parent.chmod(0o755)
-    return folder
+    return copy_workflow(folder)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """The converted crystals, made once without SLURM."""
-    folder = copy_workflow(tmp_path_factory.mktemp("data"))
+    folder = open_workflow(tmp_path_factory.mktemp("data"))
     target = "data/demo/materials_project.h5"
-    done = run([sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "all", "--", target], folder, os.environ | {"PATH": PATH})
+    done = run(
+        [sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "all", "--", target],
+        folder,
+        os.environ | {"PATH": PATH},
+    )
     assert done.returncode == 0, done.stderr
     return folder / "data"
 
@@ -120,29 +162,57 @@ def data(tmp_path_factory):
 @pytest.fixture
 def checkout(tmp_path):
     """The workflow and nothing else: everything is made over SLURM."""
-    return copy_workflow(tmp_path)
+    return open_workflow(tmp_path)
 
 
 @pytest.fixture
 def prepared(tmp_path, data):
     """The workflow with its data."""
     shutil.copytree(data, tmp_path / "data")
-    return copy_workflow(tmp_path)
+    return open_workflow(tmp_path)
+
+
+def settings(steps):
+    return {"steps": steps, "checkpoint_interval": 50, "validation_interval": 500}
+
+
+def training(checkout, steps, n_train=100):
+    """Path of one of the two trainings that ``command(steps)`` starts."""
+    config = {"scale": "demo", "repeats": 1, "run": settings(steps)}
+    runs = load_project(config, checkout).runs_of("table_2")
+    return next(r.path for r in runs if r.settings.n_train == n_train)
+
+
+def training_log(checkout, steps, n_train=100):
+    return checkout / f"results/demo/logs/train/{training(checkout, steps, n_train)}.log"
 
 
 def command(steps, *more, targets=TARGETS, device="cpu"):
-    run = f"run={{steps: {steps}, checkpoint_interval: 50, validation_interval: 500}}"
+    run = "run={" + ", ".join(f"{k}: {v}" for k, v in settings(steps).items()) + "}"
     config = ["--config", "repeats=1", f"device={device}", run]
-    return [sys.executable, "-m", "snakemake", *targets, "--cores", "all", *SLURM, *FAST, *more, *config]
+    return [
+        sys.executable,
+        "-m",
+        "snakemake",
+        *targets,
+        "--cores",
+        "all",
+        *SLURM,
+        *FAST,
+        *more,
+        *config,
+    ]
 
 
-def run(arguments, checkout, environment, timeout=400):
-    return subprocess.run(arguments, cwd=checkout, env=environment, capture_output=True, text=True, timeout=timeout)
+def run(arguments, checkout, environment, timeout=1200):
+    return subprocess.run(
+        arguments, cwd=checkout, env=environment, capture_output=True, text=True, timeout=timeout
+    )
 
 
 def local_results(checkout, tmp_path_factory, steps):
     """The same targets without SLURM, elsewhere."""
-    other = copy_workflow(tmp_path_factory.mktemp("local"))
+    other = open_workflow(tmp_path_factory.mktemp("local"))
     shutil.copytree(checkout / "data", other / "data")
     arguments = [a for a in command(steps) if a not in SLURM]
     done = run([*arguments, "--quiet"], other, os.environ | {"PATH": PATH})
@@ -151,20 +221,27 @@ def local_results(checkout, tmp_path_factory, steps):
 
 
 def models(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.glob("results/*/runs/**/model.pt"))}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in sorted(folder.glob("results/*/runs/**/model.pt"))
+    }
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=300):
     until = time.monotonic() + seconds
     while not condition():
-        assert process.poll() is None, "snakemake ended: " + (process.stdout.read() if process.stdout else "")
+        assert process.poll() is None, "snakemake ended: " + (
+            process.stdout.read() if process.stdout else ""
+        )
         assert time.monotonic() < until, "waited too long"
         time.sleep(0.1)
 
 
 def queue(environment):
     """(job id, comment) of running jobs; the comment names the rule."""
-    lines = subprocess.run(["squeue", "-h", "-t", "R", "-o", "%i|%k"], env=environment, capture_output=True, text=True).stdout.split("\n")
+    lines = subprocess.run(
+        ["squeue", "-h", "-t", "R", "-o", "%i|%k"], env=environment, capture_output=True, text=True
+    ).stdout.split("\n")
     return [line.split("|", 1) for line in lines if "|" in line]
 
 
@@ -179,7 +256,16 @@ def no_process_left():
 
 
 def start(arguments, checkout, environment):
-    STARTED.append(subprocess.Popen(arguments, cwd=checkout, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    STARTED.append(
+        subprocess.Popen(
+            arguments,
+            cwd=checkout,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    )
     return STARTED[-1]
 
 
@@ -187,17 +273,24 @@ def kill_training(checkout) -> bool:
     """SIGKILL a training of this checkout, and of no other; False while there is none."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            arguments, folder = (entry / "cmdline").read_bytes().split(b"\0"), os.readlink(entry / "cwd")
+            arguments, folder = (
+                (entry / "cmdline").read_bytes().split(b"\0"),
+                os.readlink(entry / "cwd"),
+            )
         except OSError:
             continue
-        if folder == str(checkout) and b"train" in arguments and not any(b"snakemake" in a or b"bash" in a for a in arguments):
+        if (
+            folder == str(checkout)
+            and b"train" in arguments
+            and not any(b"snakemake" in a or b"bash" in a for a in arguments)
+        ):
             os.kill(int(entry.name), signal.SIGKILL)
             return True
     return False
 
 
 def test_accidents_do_not_change_the_result(cluster, checkout, tmp_path_factory):
-    """scancel of a training, SIGKILL of another's process: both continue from checkpoints to the same bits."""
+    """scancel of a training, SIGKILL of another's process: both continue to the same bits."""
     steps = 10_000
     process = start(command(steps), checkout, cluster)
 
@@ -210,11 +303,13 @@ def test_accidents_do_not_change_the_result(cluster, checkout, tmp_path_factory)
     time.sleep(3)
     wait_for(lambda: any("train" in c for _, c in queue(cluster)), process)
     wait_for(lambda: kill_training(checkout), process)
-    output = process.communicate(timeout=400)[0]
+    output = process.communicate(timeout=1200)[0]
     assert process.returncode == 0, output
     text = "".join(p.read_text() for p in checkout.glob("results/demo/logs/train/**/*.log"))
     assert "continuing from step" in text
-    assert (checkout / "results/demo/tables/table_2.md").exists() and (checkout / "results/demo/figures/figure_10.png").exists()
+    assert (checkout / "results/demo/tables/table_2.md").exists() and (
+        checkout / "results/demo/figures/figure_10.png"
+    ).exists()
     expected = models(local_results(checkout, tmp_path_factory, steps))
     assert models(checkout) == expected and len(expected) == 2
     again = run(command(steps), checkout, cluster)
@@ -222,7 +317,7 @@ def test_accidents_do_not_change_the_result(cluster, checkout, tmp_path_factory)
 
 
 CELLS = {
-    "figure_3": ("n25000", "T1"),
+    "learning_curves_qm9": ("n25000", "T1"),
     "table_1": ("U0", "schnet"),
     "table_2": ("schnet", "n3000"),
     "table_3": ("ethanol", "both_1000"),
@@ -234,15 +329,20 @@ CELLS = {
 
 
 def test_upstream_data_to_report(cluster, checkout, mirror, tmp_path_factory):
-    """One cell of every table and every figure from upstream files to report.html, trainings packed in pairs."""
-    shutil.copytree(ROOT / "schnet", checkout / "schnet")  # which reads the experiments beside it
-    environment = cluster | {"PYTHONPATH": str(checkout)}
-    for name, keys in CELLS.items():
-        path = checkout / f"workflow/experiments/{name}.yaml"
+    """A cell of every table and every figure from upstream files to report.html, in pairs."""
+    for path in (checkout / "workflow/experiments").glob("*.yaml"):
+        if path.stem not in CELLS:
+            path.unlink()
+            continue
+        keys = CELLS[path.stem]
         experiment = read_yaml(path)
         for kind, key in zip(("rows", "columns"), keys, strict=True):
             experiment[kind] = [e for e in experiment[kind] if e["key"] == key or e.get("quoted")]
         write_yaml(path, experiment)
+    for path in (checkout / "workflow/figures").glob("*.yaml"):  # whose labels name what is gone
+        figure = read_yaml(path)
+        figure.get("options", {}).pop("labels", None)
+        write_yaml(path, figure)
     path = checkout / "workflow/scales/small.yaml"
     scale = read_yaml(path)
     for family in scale["families"].values():
@@ -250,14 +350,31 @@ def test_upstream_data_to_report(cluster, checkout, mirror, tmp_path_factory):
         family["n_validation"] = 40
         family.pop("run", None)
         family.pop("steps", None)
-    scale["families"]["materials"]["n_train"] = dict.fromkeys(scale["families"]["materials"]["n_train"])  # crystals: the other tests
+    scale["families"]["materials"]["n_train"] = dict.fromkeys(
+        scale["families"]["materials"]["n_train"]
+    )  # crystals: the other tests
     scale["families"]["c20"]["generate"] = {"trajectories": 2, "frames": 100}
     scale["resources"]["runtime"] = 30
     scale["run"] |= {"steps": 40, "validation_interval": 20, "checkpoint_interval": 20}
     write_yaml(path, scale)
     resources = ["--set-resources", "distil:runtime=30"]
     config = ["--config", "scale=small", f"mirror={mirror}", "device=cpu"]
-    done = run([sys.executable, "-m", "snakemake", "--cores", "all", *SLURM, *FAST, *resources, *PACKED, *config], checkout, environment)
+    done = run(
+        [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--cores",
+            "all",
+            *SLURM,
+            *FAST,
+            *resources,
+            *PACKED,
+            *config,
+        ],
+        checkout,
+        cluster,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     results = checkout / "results/small"
     text = (results / "report.html").read_text()
@@ -265,12 +382,18 @@ def test_upstream_data_to_report(cluster, checkout, mirror, tmp_path_factory):
     made = {p.relative_to(results / "runs").parts[0] for p in results.glob("runs/**/metrics.json")}
     assert made == {"qm9", "md17_ethanol", "md17_uracil", "c20"}
     output = done.stdout + done.stderr
-    assert all(f"logs/slurm/{what}" in output for what in ("rule_distil", "rule_convert", "rule_evaluate", "group_trainings"))
-    other = copy_workflow(tmp_path_factory.mktemp("local"))
-    for name in ("workflow", "data", "schnet"):
+    assert all(
+        f"logs/slurm/{what}" in output
+        for what in ("rule_distil", "rule_convert", "rule_evaluate", "group_trainings")
+    )
+    other = open_workflow(tmp_path_factory.mktemp("local"))
+    shutil.rmtree(other / "workflow")  # with the tables that the checkout has not
+    for name in ("workflow", "data"):
         shutil.copytree(checkout / name, other / name, dirs_exist_ok=True)
     done = run(
-        [sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "all", *config], other, os.environ | {"PATH": PATH, "PYTHONPATH": str(other)}
+        [sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "all", *config],
+        other,
+        os.environ | {"PATH": PATH},
     )
     assert done.returncode == 0, done.stderr
     assert models(other) == models(checkout) and len(models(other)) == 5
@@ -296,15 +419,15 @@ def test_main_process_killed_and_started_again(cluster, prepared):
 
 def test_a_training_that_always_fails(cluster, prepared):
     """The others finish; the message names the log."""
-    broken = prepared / "results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0"
+    broken = prepared / "results/demo/runs" / training(prepared, 50)
     broken.mkdir(parents=True)
     (broken / "checkpoint.pt").write_bytes(b"damaged")
     done = run(command(50, "--retries", "1"), prepared, cluster)
     output = done.stdout + done.stderr
     assert done.returncode != 0 and "results/demo/logs/train/materials_project" in output
-    assert (broken.parents[1] / "n240/rep0/metrics.json").exists()
-    log = next(prepared.glob("results/demo/logs/train/**/n100/rep0.log")).read_text()
-    assert "checkpoint.pt: cannot be read" in log
+    other = prepared / "results/demo/runs" / training(prepared, 50, 240)
+    assert (other / "metrics.json").exists()
+    assert "checkpoint.pt: cannot be read" in training_log(prepared, 50).read_text()
 
 
 def test_time_limit(cluster, prepared):
@@ -312,54 +435,80 @@ def test_time_limit(cluster, prepared):
     # SLURM looks at limits about every half minute: the training must last longer than that
     process = start(
         command(
-            200_000, targets=["results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0/model.pt"], device="auto"
+            200_000,
+            targets=[f"results/demo/runs/{training(prepared, 200_000)}/model.pt"],
+            device="auto",
         ),
         prepared,
         cluster,
     )
-    wait_for(lambda: any("train" in c for _, c in queue(cluster)) and list(prepared.glob("results/demo/runs/**/checkpoint.pt")), process)
+    wait_for(
+        lambda: (
+            any("train" in c for _, c in queue(cluster))
+            and list(prepared.glob("results/demo/runs/**/checkpoint.pt"))
+        ),
+        process,
+    )
     job = next(j for j, c in queue(cluster) if "train" in c)
-    gres = subprocess.run(["squeue", "-h", "-j", job, "-o", "%b"], env=cluster, capture_output=True, text=True).stdout
-    assert "gpu:1" in gres  # auto asks for a GPU; the training finds none on this node and takes the CPU
-    subprocess.run(["scontrol", "update", f"JobId={job}", "TimeLimit=0:01"], env=cluster, check=True)
-    log = prepared / "results/demo/logs/train/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0.log"
-    wait_for(lambda: "checkpoint written at step" in log.read_text(), process, 150)
+    gres = subprocess.run(
+        ["squeue", "-h", "-j", job, "-o", "%b"], env=cluster, capture_output=True, text=True
+    ).stdout
+    assert (
+        "gpu:1" in gres
+    )  # auto asks for a GPU; the training finds none on this node and takes the CPU
+    subprocess.run(
+        ["scontrol", "update", f"JobId={job}", "TimeLimit=0:01"], env=cluster, check=True
+    )
+    log = training_log(prepared, 200_000)
+    wait_for(lambda: "checkpoint written at step" in log.read_text(), process, 300)
     wait_for(lambda: "continuing from step" in log.read_text(), process)
     output = process.communicate(timeout=900)[0]
     assert process.returncode == 0, output
 
 
 def test_two_trainings_share_a_job_and_one_fails(cluster, prepared, tmp_path_factory):
-    """The job fails and names the log; the companion's training is not lost, and both end as they do without SLURM."""
-    broken = prepared / "results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0"
+    """The job fails and names the log; the companion is not lost, both end as without SLURM."""
+    broken = prepared / "results/demo/runs" / training(prepared, 500)
     broken.mkdir(parents=True)
     (broken / "checkpoint.pt").write_bytes(b"damaged")
     done = run(command(500, "--retries", "0", *PACKED), prepared, cluster)
     assert done.returncode != 0 and "n100/rep0.log" in done.stdout + done.stderr
-    # without its broken companion the next call finishes in seconds: the checkpoint of the finished one is there
+    # without its broken companion the next call finishes in seconds
     (broken / "checkpoint.pt").unlink()
     done = run(command(500, *PACKED), prepared, cluster)
-    assert done.returncode == 0 and "Group job trainings" in done.stdout + done.stderr, done.stdout + done.stderr
-    assert (
-        "continuing from step 500"
-        in (prepared / "results/demo/logs/train/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n240/rep0.log").read_text()
+    assert done.returncode == 0 and "Group job trainings" in done.stdout + done.stderr, (
+        done.stdout + done.stderr
     )
+    log = training_log(prepared, 500, 240).read_text()
+    assert "continuing from step 500" in log or "finished before" in log
     assert models(prepared) == models(local_results(prepared, tmp_path_factory, 500)) != {}
 
 
 def test_node_lost_and_back(cluster, prepared):
     """SLURM requeues the job by itself; the training continues from its checkpoint."""
-    target = "results/demo/runs/materials_project/formation_energy_per_atom/schnet-T6-F64-short/n100/rep0"
+    target = f"results/demo/runs/{training(prepared, 20_000)}"
     process = start(command(20_000, targets=[f"{target}/model.pt"]), prepared, cluster)
-    wait_for(lambda: any("train" in c for _, c in queue(cluster)) and list(prepared.glob("results/demo/runs/**/checkpoint.pt")), process)
-    node = subprocess.run(["sinfo", "-h", "-o", "%n"], env=cluster, capture_output=True, text=True, check=True).stdout.split()[0]
+    wait_for(
+        lambda: (
+            any("train" in c for _, c in queue(cluster))
+            and list(prepared.glob("results/demo/runs/**/checkpoint.pt"))
+        ),
+        process,
+    )
+    node = subprocess.run(
+        ["sinfo", "-h", "-o", "%n"], env=cluster, capture_output=True, text=True, check=True
+    ).stdout.split()[0]
     for state in (["State=DOWN", "Reason=test"], ["State=RESUME"]):
         # the node may have come back by itself when it is asked to
-        subprocess.run(["scontrol", "update", f"NodeName={node}", *state], env=cluster, check="RESUME" not in state[0])
+        subprocess.run(
+            ["scontrol", "update", f"NodeName={node}", *state],
+            env=cluster,
+            check="RESUME" not in state[0],
+        )
         time.sleep(3)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert (
-        "continuing from step" in (prepared / f"results/demo/logs/train/{target.split('runs/')[1]}.log").read_text()
+        "continuing from step" in training_log(prepared, 20_000).read_text()
         and (prepared / target / "model.pt").exists()
     )

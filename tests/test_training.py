@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +17,19 @@ import torch
 import yaml
 from conftest import write_molecules
 
+from schnet import provenance
 from schnet.data.splits import make_split, save_split
+from schnet.data.store import Property, Store, Structure, write_store
 from schnet.errors import ConfigError, DataError, SchNetError, TrainingError
 from schnet.evaluation import evaluate
 from schnet.files import read_json, read_yaml
+from schnet.methods import fit
 from schnet.models import load_model
-from schnet.training.loop import Trainer, learning_rate, loss_function, train
-from schnet.training.spec import make_spec
+from schnet.run import make_spec
+from schnet.training.loop import Trainer, train
+from schnet.training.objective import loss_function
+from schnet.training.schedule import learning_rate
+from schnet.verify import is_current, verify
 
 
 def same_file(a, b):
@@ -31,14 +39,28 @@ def same_file(a, b):
 def start(run, out, **environment):
     file = out.parent / f"{out.name}.yaml"
     file.write_text(yaml.safe_dump(run))
-    command = [sys.executable, "-m", "schnet.cli", "train", str(file), "-o", str(out), "--device", "cpu"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
+    command = [
+        sys.executable,
+        "-m",
+        "schnet.cli",
+        "train",
+        str(file),
+        "-o",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
 
 
 def kill_after_checkpoint(run, out, number):
     process = start(run, out)
     until = time.monotonic() + 60
-    while not (out / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < until:
+    while (
+        not (out / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < until
+    ):
         time.sleep(0.002)
     process.send_signal(number)
     return process.wait(), process.stderr.read()
@@ -55,14 +77,21 @@ def test_killed_and_resumed_equals_uninterrupted(toy_run, tmp_path, engine):
     message = process.communicate()[1]
     assert process.returncode == 0 and "continuing from step" in message
     assert same_file(tmp_path / "whole" / "model.pt", tmp_path / "killed" / "model.pt")
-    first, second = (pd.read_csv(tmp_path / k / "history.csv").drop(columns="seconds") for k in ("whole", "killed"))
+    first, second = (
+        pd.read_csv(tmp_path / k / "history.csv").drop(columns="seconds")
+        for k in ("whole", "killed")
+    )
     pd.testing.assert_frame_equal(first, second)
     # outputs that get lost before the evaluation are back without training again
     for name in ("model.pt", "history.csv", "run.yaml"):
         (tmp_path / "killed" / name).unlink()
     message = start(run, tmp_path / "killed").communicate()[1]
-    assert "continuing from step 400" in message and same_file(tmp_path / "whole" / "model.pt", tmp_path / "killed" / "model.pt")
-    assert (tmp_path / "killed" / "history.csv").exists() and (tmp_path / "killed" / "run.yaml").exists()
+    assert "continuing from step 400" in message and same_file(
+        tmp_path / "whole" / "model.pt", tmp_path / "killed" / "model.pt"
+    )
+    assert (tmp_path / "killed" / "history.csv").exists() and (
+        tmp_path / "killed" / "run.yaml"
+    ).exists()
     evaluate(tmp_path / "killed")
     assert not (tmp_path / "killed" / "checkpoint.pt").exists()
 
@@ -84,10 +113,17 @@ def test_members_of_a_group_train_side_by_side(toy_run, tmp_path):
     (tmp_path / "broken" / "checkpoint.pt").write_bytes(b"damaged")
 
     def members(runs):
-        return json.dumps({str(tmp_path / name): [run, str(tmp_path / "logs" / f"{name}.log")] for name, run in runs.items()})
+        return json.dumps(
+            {
+                str(tmp_path / name): [run, str(tmp_path / "logs" / f"{name}.log")]
+                for name, run in runs.items()
+            }
+        )
 
     assert start(runs["first"], tmp_path / "first", SCHNET_TOGETHER=members(runs)).wait(120) == 0
-    assert (tmp_path / "first" / "model.pt").exists() and (tmp_path / "second" / "model.pt").exists()
+    assert (tmp_path / "first" / "model.pt").exists() and (
+        tmp_path / "second" / "model.pt"
+    ).exists()
     assert "checkpoint.pt: cannot be read" in (tmp_path / "logs" / "broken.log").read_text()
     process = start(runs["broken"], tmp_path / "broken", SCHNET_TOGETHER=members(runs))
     assert process.wait(120) == 2 and "checkpoint.pt: cannot be read" in process.stderr.read()
@@ -96,21 +132,78 @@ def test_members_of_a_group_train_side_by_side(toy_run, tmp_path):
 
     process = start(long, tmp_path / "a", SCHNET_TOGETHER=members({"a": long, "b": long}))
     until = time.monotonic() + 60
-    while not all((tmp_path / name / "checkpoint.pt").exists() for name in "ab") and time.monotonic() < until:
+    while (
+        not all((tmp_path / name / "checkpoint.pt").exists() for name in "ab")
+        and time.monotonic() < until
+    ):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 128 + signal.SIGTERM and "checkpoint written" in process.stderr.read()
+    assert (
+        process.wait(30) == 128 + signal.SIGTERM and "checkpoint written" in process.stderr.read()
+    )
     assert "checkpoint written" in (tmp_path / "logs" / "b.log").read_text()
 
 
-def test_checkpoint_of_another_run_is_refused(toy_run, tmp_path):
-    trainer = Trainer(make_spec(toy_run), tmp_path, device="cpu")
-    trainer.save_checkpoint()
-    with pytest.raises(TrainingError, match="other settings"):
-        train(make_spec(toy_run | {"rho": 0.5}), tmp_path, device="cpu")
+def test_a_damaged_checkpoint_is_refused(toy_run, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
     with pytest.raises(TrainingError, match="cannot be read"):
         train(make_spec(toy_run), tmp_path, device="cpu")
+
+
+def test_how_a_run_is_executed_is_no_part_of_it(toy_run, toy, tmp_path):
+    """Other paths, engine, threads and checkpoints: the checkpoint is taken, the model the same."""
+    run = toy_run | {"engine": "reference"}
+    train(make_spec(run), tmp_path / "whole", device="cpu")
+    interrupted = Trainer(make_spec(run), tmp_path / "run", device="cpu")
+    for _ in range(5):
+        interrupted.train_step()
+    interrupted.out.mkdir()
+    interrupted.state.save(interrupted.checkpoint, interrupted.identity)
+    store, split = toy
+    (tmp_path / "moved").mkdir()
+    moved = {
+        "data": str(shutil.copy(store.path, tmp_path / "moved" / "d.h5")),
+        "split": str(shutil.copy(split, tmp_path / "moved" / "s.npz")),
+        "checkpoint_interval": 1000,
+    }
+    train(make_spec(run | moved), tmp_path / "run", threads=2, device="cpu")
+    assert same_file(tmp_path / "whole" / "model.pt", tmp_path / "run" / "model.pt")
+    shutil.copy(tmp_path / "whole" / "checkpoint.pt", tmp_path / "run" / "checkpoint.pt")
+    train(make_spec(run | {"engine": "table"}), tmp_path / "run", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "change, what",
+    [
+        ({"rho": 0.5}, r"other settings \(rho\)"),
+        ({"seed": 3}, r"other settings \(seed\)"),
+        ({"model": {"n_interactions": 1, "n_features": 16}}, r"other settings \(model\)"),
+        ("data", "other data and another split"),
+        ("split", "another split"),
+    ],
+)
+def test_a_checkpoint_says_what_differs(toy_run, toy, tmp_path, change, what):
+    trainer = Trainer(make_spec(toy_run), tmp_path / "run", device="cpu")
+    (tmp_path / "run").mkdir()
+    trainer.state.save(trainer.checkpoint, trainer.identity)
+    store, _ = toy
+    if change == "data":
+        store = write_molecules(tmp_path / "other.h5", seed=1)
+    if change in ("data", "split"):
+        parts = make_split(store, n_train=80, n_validation=16, seed=5)
+        save_split(tmp_path / "other.npz", store, parts)
+        change = {"data": str(store.path), "split": str(tmp_path / "other.npz")}
+    with pytest.raises(TrainingError, match=what):
+        train(make_spec(toy_run | change), tmp_path / "run", device="cpu")
+
+
+def test_sizes_of_the_split_must_be_those_of_the_run(toy_run, tmp_path):
+    sizes = {"n_train": 80, "n_validation": 16}
+    Trainer(make_spec(toy_run | sizes), tmp_path, device="cpu")
+    with pytest.raises(ConfigError, match=r"has 80 train structures, but .* n_train: 70"):
+        Trainer(make_spec(toy_run | sizes | {"n_train": 70}), tmp_path, device="cpu")
+    with pytest.raises(ConfigError, match=r"has 16 validation structures, .* n_validation: 1,000"):
+        Trainer(make_spec(toy_run | sizes | {"n_validation": 1000}), tmp_path, device="cpu")
 
 
 def test_not_a_number_stops_with_step_and_batch(toy_run, tmp_path):
@@ -124,7 +217,11 @@ def test_not_a_number_stops_with_step_and_batch(toy_run, tmp_path):
 
 def test_divergence_stops(toy_run, tmp_path):
     with pytest.raises(TrainingError, match="diverged|not a number"):
-        train(make_spec(toy_run | {"learning_rate": 1e4, "schedule": "exponential", "steps": 2000}), tmp_path, device="cpu")
+        train(
+            make_spec(toy_run | {"learning_rate": 1e4, "schedule": "exponential", "steps": 2000}),
+            tmp_path,
+            device="cpu",
+        )
     assert not (tmp_path / "model.pt").exists()
 
 
@@ -143,7 +240,154 @@ def test_training_learns_and_reports(toy_run, tmp_path):
     assert about["provenance"]["packages"]["torch"] == torch.__version__
     assert about["run"]["seed"] == 0 and about["result"]["steps"] == 600
     assert not {"hostname", "user"} & set(about["provenance"])
+    assert not {"data", "split", "engine", "device"} & set(about["run"])
+    assert about["execution"]["data"] == run["data"] and about["execution"]["device"] == "cpu"
+    assert about["result"]["seconds"] > 0 and about["result"]["n_train"] == 80
     assert read_json(tmp_path / "metrics.json") == metrics
+
+
+def test_the_hardware_is_what_was_used(toy_run, tmp_path, monkeypatch):
+    """A GPU that is there, but idle, is not named."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "an idle GPU")
+    train(make_spec(toy_run | {"steps": 10}), tmp_path, device="cpu")
+    assert "GPU" not in (tmp_path / "run.yaml").read_text()
+    assert read_yaml(tmp_path / "run.yaml")["result"]["hardware"] == provenance.hardware("cpu")
+    assert provenance.hardware("cuda") == "an idle GPU"
+
+
+def test_run_yaml_of_a_finished_run_can_be_trained(toy_run, tmp_path):
+    """By hand or finished, the file says the same run."""
+    run = toy_run | {"steps": 20, "engine": "reference"}
+    assert start(run, tmp_path / "first").wait(60) == 0
+    again = [sys.executable, "-m", "schnet.cli", "train", str(tmp_path / "first" / "run.yaml")]
+    subprocess.run([*again, "-o", str(tmp_path / "second"), "--device", "cpu"], check=True)
+    first, second = (read_yaml(tmp_path / k / "run.yaml") for k in ("first", "second"))
+    assert first["run"] == second["run"] and first["execution"] == second["execution"]
+    assert first["execution"]["engine"] == "reference"
+    assert same_file(tmp_path / "first" / "model.pt", tmp_path / "second" / "model.pt")
+
+
+def test_a_finished_run_is_not_trained_again_unless_something_is_lost(toy_run, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    run = make_spec(toy_run)
+    fit(run, tmp_path, device="cpu")
+    files = {f: f.stat().st_mtime_ns for f in tmp_path.iterdir()}
+    fit(run, tmp_path, device="cpu")
+    assert "finished before" in caplog.text
+    assert files == {f: f.stat().st_mtime_ns for f in tmp_path.iterdir()}
+    (tmp_path / "history.csv").unlink()
+    fit(run, tmp_path, device="cpu")
+    assert "continuing from step 60" in caplog.text and (tmp_path / "history.csv").exists()
+
+
+def test_evaluation_takes_moved_files(toy_run, toy, tmp_path):
+    train(make_spec(toy_run), tmp_path / "run", device="cpu")
+    store, split = toy
+    moved = {"data": tmp_path / "moved.h5", "split": tmp_path / "moved.npz"}
+    shutil.move(store.path, moved["data"])
+    shutil.move(split, moved["split"])
+    with pytest.raises(DataError, match="no such data file"):
+        evaluate(tmp_path / "run")
+    metrics = evaluate(tmp_path / "run", engine="table", **moved)
+    assert metrics["engine"] == "table" and metrics["parts"]["test"]["energy"]["n"] == 24
+
+
+def test_forces_judge_energies_and_nothing_else(tmp_path):
+    """What a property is says whether its models have forces, not how it is described."""
+    for kind, description in (("energy", "in any words"), ("other", "total energy")):
+        folder = tmp_path / kind
+        molecules = write_molecules(folder / "m.h5", 40)
+        rows = [molecules.structure(k) for k in range(40)]
+        properties = {
+            "energy": Property("eV", description, kind=kind),
+            "forces": Property("eV/Å", "forces", per_atom=True, kind="forces"),
+        }
+        write_store(folder / "t.h5", rows, properties, name="t")
+        store = Store(folder / "t.h5")
+        save_split(folder / "s.npz", store, make_split(store, n_train=20, n_validation=5, seed=0))
+        run = {
+            "dataset": "t",
+            "data": str(store.path),
+            "split": str(folder / "s.npz"),
+            "target": "energy",
+            "model": {"n_interactions": 1, "n_features": 16},
+            "steps": 5,
+            "batch_size": 8,
+        }
+        train(make_spec(run), folder / "run", device="cpu")
+        judged = set(evaluate(folder / "run")["parts"]["test"])
+        assert judged == ({"energy", "forces"} if kind == "energy" else {"energy"})
+
+
+@pytest.fixture
+def finished(toy_run, tmp_path):
+    """The directory of a short run, trained and evaluated."""
+    train(make_spec(toy_run), tmp_path / "run", device="cpu")
+    evaluate(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def verify_by_command(folder, *options):
+    command = [sys.executable, "-m", "schnet.cli", "verify", str(folder), "--device", "cpu"]
+    return subprocess.run([*command, *options], capture_output=True, text=True)
+
+
+def test_a_run_verifies(finished, capsys):
+    before = {f.name: f.read_bytes() for f in finished.iterdir()}
+    assert is_current(finished) is None
+    done = verify_by_command(finished)
+    assert done.returncode == 0 and "comes out: history" in done.stdout
+    assert is_current(finished) is True
+    found = read_json(finished / "verified.json")
+    assert found["code"] == provenance.code() and found["differences"]["history"] < 1e-5
+    after = {f.name: f.read_bytes() for f in finished.iterdir() if f.name != "verified.json"}
+    assert before == after
+    # where every prediction was not kept, those of the named structures are looked at
+    (finished / "predictions.h5").unlink()
+    assert verify(finished) and "named structures" in capsys.readouterr().out
+    assert verify(finished, structures=6) and "error of 6 structures" in capsys.readouterr().out
+    assert verify(finished, steps=3) and "beyond step 3" in capsys.readouterr().out
+    # what was verified is not what is there
+    (finished / "metrics.json").write_text((finished / "metrics.json").read_text() + " ")
+    assert is_current(finished) is None
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("file", ["metrics.json", "history.csv", "model.pt"])
+def test_an_edited_run_does_not_verify(finished, file, kept, capsys):
+    path = finished / file
+    if not kept:
+        (finished / "predictions.h5").unlink()
+    if file == "metrics.json":
+        metrics = read_json(path)
+        energy = metrics["parts"]["test"]["energy"]
+        energy["mae"] *= 0.9
+        path.write_text(json.dumps(metrics))
+    elif file == "history.csv":
+        history = pd.read_csv(path)
+        history.loc[0, "raw_loss"] *= 0.9
+        history.to_csv(path, index=False)
+    else:
+        content = torch.load(path, weights_only=True)
+        content["state"]["scale"] *= 1.1
+        torch.save(content, path)
+    assert not verify(finished)
+    assert "does not come out" in capsys.readouterr().out and is_current(finished) is False
+
+
+def test_verifying_wants_the_same_data(finished, toy, tmp_path):
+    store, _ = toy
+    write_molecules(store.path, seed=1)
+    done = verify_by_command(finished)
+    assert done.returncode == 1 and "trained on other data" in done.stdout
+    assert "Traceback" not in done.stderr and is_current(finished) is None
+
+
+def test_code_that_has_changed_verifies_nothing(finished, monkeypatch):
+    assert verify(finished)
+    monkeypatch.setattr(provenance, "code", lambda: {"models": "changed"})
+    assert is_current(finished) is None
 
 
 def test_evaluation_by_reference_and_engine_agree(toy_run, tmp_path):
@@ -166,9 +410,10 @@ def test_force_only_training_fits_the_constant(toy_run, tmp_path):
     train(make_spec(toy_run | {"rho": 0.0, "steps": 300}), tmp_path, device="cpu")
     trainer = Trainer(make_spec(toy_run | {"rho": 0.0}), tmp_path / "x", device="cpu")
     model = load_model(tmp_path / "model.pt")
-    batch = trainer.train.batch(torch.arange(len(trainer.train)))
-    residual = (model(batch).double() + model.offset(batch) - trainer.train.properties["energy"]).mean()
-    spread = trainer.train.properties["energy"].std()
+    structures = trainer.training.structures
+    batch, energy = structures.batch(torch.arange(len(structures))), structures.properties["energy"]
+    residual = (model(batch).double() + model.offset(batch) - energy).mean()
+    spread = energy.std()
     assert abs(residual) < 0.05 * spread
 
 
@@ -188,26 +433,44 @@ def test_losses_by_hand(toy_run):
     e, t = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0])
     f, g = torch.ones(3, 3), torch.zeros(3, 3)
     paper = make_spec(toy_run | {"rho": 0.1, "protocol": "paper"})
-    assert loss_function(paper, batch, e, f, t, g).item() == pytest.approx((0.1 * 5 + 3 + 6 / 2) / 2)
+    assert loss_function(paper, batch, e, f, t, g).item() == pytest.approx(
+        (0.1 * 5 + 3 + 6 / 2) / 2
+    )
     code = make_spec(toy_run | {"rho": 0.1, "protocol": "tf_code"})
     assert loss_function(code, batch, e, f, t, g).item() == pytest.approx((0.1 * 5 + 9) / 2)
     assert loss_function(paper, batch, e, None, t, None).item() == pytest.approx(2.5)
+    with pytest.raises(ConfigError, match="neither paper nor tf_code"):
+        wrong = make_spec(toy_run | {"loss": "code"})
+        loss_function(wrong, batch, e, f, t, g)
 
 
 def test_learning_rates(toy_run):
     paper = make_spec(toy_run | {"protocol": "paper", "steps": 10**6})
-    assert learning_rate(paper, 100_000) == pytest.approx(0.96e-3) and learning_rate(paper, 50_000) == pytest.approx(1e-3 * 0.96**0.5)
+    assert learning_rate(paper, 100_000) == pytest.approx(0.96e-3) and learning_rate(
+        paper, 50_000
+    ) == pytest.approx(1e-3 * 0.96**0.5)
     short = make_spec(toy_run | {"steps": 1000})
     assert (
-        learning_rate(short, 750) == 1e-3 and learning_rate(short, 875) == pytest.approx(1e-4) and learning_rate(short, 1000) == pytest.approx(1e-5)
+        learning_rate(short, 750) == 1e-3
+        and learning_rate(short, 875) == pytest.approx(1e-4)
+        and learning_rate(short, 1000) == pytest.approx(1e-5)
     )
     sgdr = make_spec(toy_run | {"schedule": "sgdr", "sgdr_period": 100})
     assert learning_rate(sgdr, 0) == learning_rate(sgdr, 100) == learning_rate(sgdr, 300) == 1e-3
     assert learning_rate(sgdr, 99) < 2e-5 and learning_rate(sgdr, 200) == pytest.approx(5.05e-4)
+    with pytest.raises(ConfigError, match="none of exponential"):
+        learning_rate(make_spec(toy_run | {"schedule": "cosine"}), 0)
 
 
 def test_patience_clipping_and_compile(toy_run, tmp_path):
-    run = toy_run | {"patience": 20, "learning_rate": 1e-12, "learning_rate_final": 1e-12, "ema": 0.0, "gradient_clipping": 0.1, "steps": 5000}
+    run = toy_run | {
+        "patience": 20,
+        "learning_rate": 1e-12,
+        "learning_rate_final": 1e-12,
+        "ema": 0.0,
+        "gradient_clipping": 0.1,
+        "steps": 5000,
+    }
     train(make_spec(run), tmp_path, device="cpu")
     assert read_yaml(tmp_path / "run.yaml")["result"]["steps"] < 5000
     with pytest.raises(ConfigError, match="compile"):
@@ -230,9 +493,21 @@ def test_mistakes_in_a_run(toy_run, tmp_path):
 
 def test_directory_that_cannot_be_written(toy_run, tmp_path):
     (tmp_path / "out").mkdir(mode=0o555)
-    folder = "/sys/run" if os.geteuid() == 0 else tmp_path / "out" / "run"  # root may write everywhere else
+    folder = (
+        "/sys/run" if os.geteuid() == 0 else tmp_path / "out" / "run"
+    )  # root may write everywhere else
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(toy_run))
-    command = [sys.executable, "-m", "schnet.cli", "train", str(tmp_path / "run.yaml"), "-o", str(folder), "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "schnet.cli",
+        "train",
+        str(tmp_path / "run.yaml"),
+        "-o",
+        str(folder),
+        "--device",
+        "cpu",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and str(folder) in done.stderr and "Traceback" not in done.stderr
 
@@ -242,10 +517,15 @@ def test_full_disk_is_one_clear_error(toy_run, tmp_path):
 
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
-    with pytest.raises(SchNetError, match="no space left"), atomic(tmp_path / "model.pt"), open("/dev/full", "w") as f:
+    with (
+        pytest.raises(SchNetError, match="no space left"),
+        atomic(tmp_path / "model.pt"),
+        open("/dev/full", "w") as f,
+    ):
         f.write("x" * 100_000)
         f.flush()
-    assert list(tmp_path.iterdir()) == [] or not (tmp_path / "model.pt").exists()
+    # toy_run's files are there; of the model neither a part nor a temporary file
+    assert not [path.name for path in tmp_path.iterdir() if "model" in path.name]
 
 
 def test_atom_references_are_removed_and_added_back(tmp_path):
@@ -257,7 +537,9 @@ def test_atom_references_are_removed_and_added_back(tmp_path):
         z, offsets = h5["atomic_numbers"][:], h5["offsets"][:]
         refs = np.zeros(100)
         refs[[1, 6, 7, 8]] = -13.6, -1030.0, -1485.0, -2042.0
-        h5["properties/energy"][:] += np.array([refs[z[a:b]].sum() for a, b in itertools.pairwise(offsets)])
+        h5["properties/energy"][:] += np.array(
+            [refs[z[a:b]].sum() for a, b in itertools.pairwise(offsets)]
+        )
         h5["atomrefs/energy"] = refs
     save_split(tmp_path / "s.npz", store, make_split(store, n_train=40, n_validation=10, seed=0))
     run = {
@@ -272,3 +554,33 @@ def test_atom_references_are_removed_and_added_back(tmp_path):
     }
     train(make_spec(run), tmp_path / "run", device="cpu")
     assert evaluate(tmp_path / "run")["parts"]["test"]["energy"]["mae"] < 5.0
+
+
+def test_a_finished_run_is_not_overwritten(toy_run, tmp_path):
+    fit(make_spec(toy_run), tmp_path / "run")
+    before = (tmp_path / "run" / "model.pt").read_bytes()
+    with pytest.raises(ConfigError, match=r"finished run with other settings \(learning_rate\)"):
+        fit(make_spec(toy_run | {"learning_rate": 0.002}), tmp_path / "run")
+    fit(make_spec(toy_run | {"engine": "reference"}), tmp_path / "run")
+    assert (tmp_path / "run" / "model.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "run: {}\n", "run: {a: 1}\nexecution: {}\ndata: 3\n"])
+def test_a_damaged_run_file_is_one_sentence(tmp_path, content):
+    (tmp_path / "run.yaml").write_text(content)
+    with pytest.raises(ConfigError, match="run.yaml: is not the run.yaml of a finished run"):
+        evaluate(tmp_path)
+
+
+def test_crystals_want_a_cutoff(toy_run, tmp_path):
+    cells = (
+        Structure(str(k), np.array([29]), np.zeros((1, 3)), {"energy": 1.0 * k}, np.eye(3) * 2.5)
+        for k in range(20)
+    )
+    properties = {"energy": Property("eV", "energy")}
+    write_store(tmp_path / "c.h5", cells, properties, name="crystals", cutoff=5.0)
+    store = Store(tmp_path / "c.h5")
+    save_split(tmp_path / "c.npz", store, make_split(store, n_train=12, n_validation=4, seed=0))
+    run = toy_run | {"data": str(store.path), "split": str(tmp_path / "c.npz"), "forces": None}
+    with pytest.raises(ConfigError, match="the model needs a cutoff"):
+        train(make_spec(run), tmp_path / "run", device="cpu")

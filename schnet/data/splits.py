@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from pathlib import Path
 
@@ -14,15 +15,31 @@ from schnet.files import atomic
 STRATEGIES = ("random", "by_group", "predefined")
 
 
-def make_split(store: Store, *, n_train: int, n_validation: int, seed: int, strategy: str = "random") -> dict[str, np.ndarray]:
-    """Indices of the parts {train, validation, test, …} of a data set.
+def make_split(
+    store: Store, *, n_train: int, n_validation: int, seed: int, strategy: str = "random"
+) -> dict[str, np.ndarray]:
+    """Indices of the parts of a data set.
 
-    random: everything shuffled by ``seed``; the same seed gives the same validation set and nested
-    training sets for every N. by_group: whole groups (trajectories) are test data, the largest share of
-    the others train and validate. predefined: the data set's own subsets (ISO17: train, validation,
-    test_within, test_other), of which the training part is thinned out to ``n_train``.
-    Raises DataError when the data set is too small.
+    Args:
+        store: the data set.
+        n_train, n_validation: sizes, at least 1.
+        seed: of the random choice.
+        strategy: ``random``: everything shuffled by the seed; the same seed gives the same
+            validation set and nested training sets for every size. ``by_group``: whole groups
+            (trajectories) are test data, the largest share of the others train and validate.
+            ``predefined``: the data set's own subsets (ISO17: train, validation, test_within,
+            test_other), of which the training part is thinned out to ``n_train``.
+
+    Returns:
+        Indices of every part by name: train, validation, and test or several test parts.
+
+    Raises:
+        ConfigError: no such strategy, or a size below 1.
+        DataError: the data set is too small, or not divided as the strategy wants it.
     """
+    for name, size in (("n_train", n_train), ("n_validation", n_validation)):
+        if size < 1:
+            raise ConfigError(f"{name}: {size}; at least 1 structure is needed")
     if strategy not in STRATEGIES:
         raise ConfigError(f"split strategy {strategy!r} is none of {', '.join(STRATEGIES)}")
     rng = np.random.default_rng([seed, zlib.crc32(strategy.encode())])
@@ -43,8 +60,17 @@ def make_split(store: Store, *, n_train: int, n_validation: int, seed: int, stra
         held_out = groups[: max(1, len(groups) // 5)]
         inside = everything[~np.isin(store.groups[everything], held_out)]
         test = everything[np.isin(store.groups[everything], held_out)]
-        _enough(store, "training and validation (without the held-out trajectories)", n_train + n_validation, len(inside))
-        parts = {"validation": inside[:n_validation], "train": inside[n_validation : n_validation + n_train], "test": test}
+        _enough(
+            store,
+            "training and validation (without the held-out trajectories)",
+            n_train + n_validation,
+            len(inside),
+        )
+        parts = {
+            "validation": inside[:n_validation],
+            "train": inside[n_validation : n_validation + n_train],
+            "test": test,
+        }
     else:
         _enough(store, "training, validation and test", n_train + n_validation + 1, len(store))
         parts = {
@@ -57,13 +83,18 @@ def make_split(store: Store, *, n_train: int, n_validation: int, seed: int, stra
 
 def _enough(store, what, wanted, there):
     if wanted > there:
-        raise DataError(f"{store.path}: {wanted:,} structures wanted for {what}, the data set has {there:,}; choose smaller sizes in the scale file")
+        raise DataError(
+            f"{store.path}: {wanted:,} structures wanted for {what}, the data set has {there:,}; "
+            "choose smaller sizes in the scale file"
+        )
 
 
 def save_split(path, store: Store, parts: dict[str, np.ndarray], **about):
     """Write indices and ids of all parts and the digest of the data set they belong to."""
     ids = store.ids()
-    arrays = {f"indices/{k}": v.astype("i8") for k, v in parts.items()} | {f"ids/{k}": ids[v] for k, v in parts.items()}
+    arrays = {f"indices/{k}": v.astype("i8") for k, v in parts.items()} | {
+        f"ids/{k}": ids[v] for k, v in parts.items()
+    }
     with atomic(path) as temporary, open(temporary, "wb") as f:
         np.savez_compressed(f, digest=store.digest, parts=list(parts), about=repr(about), **arrays)
 
@@ -79,16 +110,22 @@ def load_split(path, store: Store) -> dict[str, np.ndarray]:
     except (ValueError, OSError, KeyError) as error:
         raise DataError(f"{path}: not a split file ({error}); delete it and split again") from error
     if digest != store.digest:
-        raise DataError(f"{path}: belongs to other data (digest {digest[:12]}…) than {store.path} ({store.digest[:12]}…); split again")
+        raise DataError(
+            f"{path}: belongs to other data (digest {digest[:12]}…) than {store.path} "
+            f"({store.digest[:12]}…); split again"
+        )
     everything = np.concatenate(list(parts.values()))
-    if len(np.unique(everything)) != len(everything) or everything.min() < 0 or everything.max() >= len(store):
+    if (
+        len(np.unique(everything)) != len(everything)
+        or everything.min() < 0
+        or everything.max() >= len(store)
+    ):
         raise DataError(f"{path}: parts overlap or point outside the data; split again")
     return parts
 
 
 def split_digest(path) -> str:
-    import hashlib
-
+    """SHA-256 of the parts of a split and of the data that they belong to."""
     with np.load(path, allow_pickle=False) as f:
         h = hashlib.sha256(str(f["digest"]).encode())
         for name in f["parts"]:

@@ -8,13 +8,13 @@ Atoms of all structures lie one after the other (ragged layout)::
     /ids                   bytes   [M]       the upstream identifier
     /groups                int32   [M]       trajectory or subset the structure belongs to
     /cell                  float64 [M, 3, 3] Å, rows are lattice vectors (crystals only)
-    /properties/NAME       float64 [M] or [N, 3], attributes: unit, per_atom, description
-    /atomrefs/NAME         float64 [100]     single-atom values by atomic number, unit of the property
-    /neighbours/...        unordered pairs within a cutoff (crystals only): offsets [M + 1],
-                           i, j int16 [P], shift int8 [P, 3] in lattice vectors
+    /properties/NAME       float64 [M] or [N, 3], attributes: unit, per_atom, description, kind
+    /atomrefs/NAME         float64 [100]     single-atom values by atomic number, property's unit
 
 Root attributes: name, title, licence, citation, sources (JSON), notes (JSON), group_names (JSON),
-cutoff, version and ``digest``, a SHA-256 over the content. A file without ``digest`` is incomplete.
+cutoff (crystals only: in Å, every atom has a neighbour within it), version and ``digest``, a
+SHA-256 over the content. A file without ``digest`` is incomplete. Neighbour lists are files of
+their own, see schnet/data/neighbours.py.
 """
 
 from __future__ import annotations
@@ -22,27 +22,49 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from schnet.data.neighbours import MAX_SHIFT, lonely_atom, neighbour_pairs
 from schnet.errors import DataError
 from schnet.files import atomic
 
-VERSION = 1
+VERSION = 2
 CHUNK = 4096  # structures buffered before a write; part of the digest's definition
 MAX_Z = 100
+ID_WIDTH = 40  # characters
+
+
+KINDS = ("energy", "forces", "other")
 
 
 @dataclass(frozen=True)
 class Property:
+    """A property of the structures of a data set.
+
+    Attributes:
+        unit: a unit of schnet/units.py.
+        description: in words, for people.
+        per_atom: a vector [3] for every atom, instead of one number for every structure.
+        approximate: only an approximation of what upstream means (demo scale).
+        kind: ``energy``: a total energy of the structure, a function of the positions whose
+            negative gradient are the forces on the atoms; ``forces``: these; ``other``: everything
+            else, also orbital energies, formation energies per atom and free energies.
+    """
+
     unit: str
     description: str
     per_atom: bool = False
-    #: True when only an approximation of what upstream means (demo scale)
     approximate: bool = False
+    kind: str = "other"
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"kind of a property: {self.kind!r} is none of {', '.join(KINDS)}")
 
 
 @dataclass
@@ -58,7 +80,7 @@ class Structure:
 
 
 def check(structure: Structure, where: str):
-    """Raise DataError for a structure that cannot be meant: wrong shapes, NaN, overlapping atoms, flat cell."""
+    """Raise DataError for a structure that cannot be meant: wrong shapes, NaN, or a flat cell."""
     z, r = np.asarray(structure.atomic_numbers), np.asarray(structure.positions)
     if z.ndim != 1 or not len(z) or r.shape != (len(z), 3):
         raise DataError(f"{where}: {len(z)} atoms but positions of shape {r.shape}")
@@ -73,21 +95,6 @@ def check(structure: Structure, where: str):
         volume = abs(np.linalg.det(structure.cell)) if np.isfinite(structure.cell).all() else 0.0
         if volume < 1e-3:
             raise DataError(f"{where}: the cell has no volume ({volume:.3g} Å^3)")
-
-
-def neighbour_pairs(positions, cell, cutoff: float):
-    """Unordered pairs (i, j, S) with |r_j + S·cell - r_i| < cutoff, periodic images and self-images included.
-
-    Args: positions [n, 3], cell [3, 3] or None (no periodicity), cutoff in Å.
-    Returns: i [P], j [P], shift [P, 3] (integers). Found by the library vesin.
-    """
-    from vesin import NeighborList
-
-    periodic = cell is not None
-    box = np.asarray(cell, float) if periodic else np.zeros((3, 3))
-    finder = NeighborList(cutoff=cutoff, full_list=False)
-    i, j, shift = finder.compute(np.asarray(positions, float), box, periodic=periodic, quantities="ijS")
-    return np.asarray(i, np.int64), np.asarray(j, np.int64), np.asarray(shift, np.int64).reshape(-1, 3)
 
 
 def write_store(
@@ -105,88 +112,49 @@ def write_store(
     licence: str = "",
     citation: str = "",
 ) -> dict:
-    """Write structures one after the other to ``path``; returns the notes, with counts of what was dropped.
+    """Write structures one after the other to ``path``.
 
-    With ``cutoff`` (crystals) the neighbour pairs are stored as well, and structures in which an atom
-    has no neighbour are dropped and counted (Sec. III B of the paper).
+    Args:
+        path: HDF5 file to write.
+        structures: drawn one at a time.
+        properties: what every structure has, by name.
+        name, title, licence, citation: of the data set.
+        sources: where the data came from, as ``fetch`` reports it.
+        notes: what a reader should know; may be counted up by the caller while structures are
+        drawn.
+        atomrefs: single-atom values [100] of properties, by name.
+        group_names: names of the groups that structures belong to, by number.
+        cutoff: in Å, for crystals, which then have cells: those in which an atom has no neighbour
+            within it are dropped and counted (Sec. III B of the paper). None: molecules.
+
+    Returns:
+        The notes, with counts of what was dropped.
+
+    Raises:
+        DataError: a structure cannot be meant; the message names it.
     """
-    notes = {} if notes is None else notes  # counted up by the caller while structures are drawn
-    digest = hashlib.sha256()
-    dropped: list[str] = []
+    notes = {} if notes is None else notes
     with atomic(path) as temporary, h5py.File(temporary, "w", libver="latest") as h5:
-        width = 40
-        data: dict[str, list] = {}
-
-        def dataset(key, shape, dtype, **attributes):
-            options = dict(compression="gzip", compression_opts=1, shuffle=True) if dtype != "S" else {}
-            d = h5.create_dataset(key, (0, *shape), maxshape=(None, *shape), chunks=True, dtype=f"S{width}" if dtype == "S" else dtype, **options)
-            d.attrs.update(attributes)
-            data[key] = []
-
-        dataset("atomic_numbers", (), "u1")
-        dataset("positions", (3,), "f8", unit="Å")
-        dataset("ids", (), "S")
-        dataset("groups", (), "i4")
-        for key, p in properties.items():
-            attributes = dict(unit=p.unit, per_atom=p.per_atom, description=p.description, approximate=p.approximate)
-            dataset(f"properties/{key}", (3,) if p.per_atom else (), "f8", **attributes)
-        counts, pair_counts = [], []
-        periodic = cutoff is not None
-        if periodic:
-            dataset("cell", (3, 3), "f8", unit="Å")
-            dataset("neighbours/i", (), "i2")
-            dataset("neighbours/j", (), "i2")
-            dataset("neighbours/shift", (3,), "i1")
-
-        def flush():
-            for key in sorted(data):
-                if data[key]:
-                    values = np.concatenate(data[key]) if key != "ids" else np.array(data[key], dtype=f"S{width}")
-                    d = h5[key]
-                    d.resize(len(d) + len(values), axis=0)
-                    d[len(d) - len(values) :] = values
-                    if not key.startswith("neighbours"):
-                        digest.update(key.encode())
-                        digest.update(np.ascontiguousarray(values).tobytes())
-                    data[key] = []
-
-        for number, s in enumerate(structures):
-            check(s, f"{name}: structure {s.id}")
-            n = len(s.atomic_numbers)
-            if periodic:
-                i, j, shift = neighbour_pairs(s.positions, s.cell, cutoff)
-                if len(np.unique(np.concatenate([i, j]))) < n:
-                    dropped.append(s.id)
-                    continue
-                if n > 32767 or np.abs(shift).max(initial=0) > 127:
-                    raise DataError(f"{name}: structure {s.id}: cell too large or too small for the neighbour list")
-                data["cell"].append(np.asarray(s.cell, float)[None])
-                data["neighbours/i"].append(i.astype("i2"))
-                data["neighbours/j"].append(j.astype("i2"))
-                data["neighbours/shift"].append(shift.astype("i1"))
-                pair_counts.append(len(i))
-            if len(s.id) > width:
-                raise DataError(f"{name}: identifier {s.id!r} is longer than {width} characters")
-            data["atomic_numbers"].append(np.asarray(s.atomic_numbers, "u1"))
-            data["positions"].append(np.asarray(s.positions, "f8"))
-            data["ids"].append(s.id.encode())
-            data["groups"].append(np.array([s.group], "i4"))
-            for key, p in properties.items():
-                value = np.asarray(s.properties[key], "f8")
-                if value.shape != ((n, 3) if p.per_atom else ()):
-                    raise DataError(f"{name}: structure {s.id}: property {key!r} has shape {value.shape}")
-                data[f"properties/{key}"].append(value.reshape(-1, 3) if p.per_atom else value[None])
-            counts.append(n)
-            if number % CHUNK == CHUNK - 1:
-                flush()
-        flush()
+        columns = _make_columns(h5, properties, cutoff is not None)
+        counts, dropped = [], 0
+        for number, structure in enumerate(structures):
+            where = f"{name}: structure {structure.id}"
+            check(structure, where)
+            if cutoff is not None and _is_lonely(structure, cutoff, where):
+                dropped += 1
+                continue
+            _append(columns, structure, properties, where)
+            counts.append(len(structure.atomic_numbers))
+            if number % CHUNK == CHUNK - 1:  # not after a dropped one: the digest depends on it
+                columns.flush()
+        columns.flush()
         if not counts:
             raise DataError(f"{name}: no structure to store")
         h5["offsets"] = np.concatenate([[0], np.cumsum(counts)]).astype("i8")
-        if periodic:
-            h5["neighbours/offsets"] = np.concatenate([[0], np.cumsum(pair_counts)]).astype("i8")
+        if cutoff is not None:
             h5.attrs["cutoff"] = float(cutoff)
-            notes["dropped: an atom without neighbour"] = len(dropped)
+            notes["dropped: an atom without neighbour"] = dropped
+        digest = columns.digest
         for key, values in (atomrefs or {}).items():
             h5[f"atomrefs/{key}"] = np.asarray(values, "f8")
             digest.update(np.asarray(values, "f8").tobytes())
@@ -205,10 +173,113 @@ def write_store(
     return notes
 
 
+class _Columns:
+    """Growing datasets of an HDF5 file, buffered, and a digest of all that goes into them.
+
+    The digest runs over the datasets in the order of their names, one flush after the other.
+    """
+
+    def __init__(self, h5: h5py.File):
+        self.h5 = h5
+        self.digest = hashlib.sha256()
+        self.buffers: dict[str, list[np.ndarray]] = {}
+
+    def create(self, key: str, dtype: str, shape: tuple[int, ...] = (), **attributes) -> None:
+        """Add a dataset [0, *shape], which grows along its first axis."""
+        options = {"chunks": True, "maxshape": (None, *shape), "dtype": dtype}
+        if not dtype.startswith("S"):
+            options |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+        dataset = self.h5.create_dataset(key, (0, *shape), **options)
+        dataset.attrs.update(attributes)
+        self.buffers[key] = []
+
+    def append(self, key: str, rows) -> None:
+        """Add rows [n, *shape] to a dataset."""
+        self.buffers[key].append(np.asarray(rows, self.h5[key].dtype))
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        for key in sorted(self.buffers):
+            if self.buffers[key]:
+                rows = np.concatenate(self.buffers[key])
+                dataset = self.h5[key]
+                dataset.resize(len(dataset) + len(rows), axis=0)
+                dataset[len(dataset) - len(rows) :] = rows
+                self.digest.update(key.encode())
+                self.digest.update(np.ascontiguousarray(rows).tobytes())
+                self.buffers[key] = []
+
+
+def _make_columns(h5: h5py.File, properties: dict[str, Property], periodic: bool) -> _Columns:
+    """The datasets of the layout, empty."""
+    columns = _Columns(h5)
+    columns.create("atomic_numbers", "u1")
+    columns.create("positions", "f8", (3,), unit="Å")
+    columns.create("ids", f"S{ID_WIDTH}")
+    columns.create("groups", "i4")
+    if periodic:
+        columns.create("cell", "f8", (3, 3), unit="Å")
+    h5.create_group("properties")
+    for key, p in properties.items():
+        columns.create(f"properties/{key}", "f8", (3,) if p.per_atom else (), **asdict(p))
+    return columns
+
+
+def _is_lonely(structure: Structure, cutoff: float, where: str) -> bool:
+    """Whether an atom of a crystal has no neighbour within the cutoff."""
+    i, j, shift = neighbour_pairs(structure.positions, structure.cell, cutoff)
+    if np.abs(shift).max(initial=0) > MAX_SHIFT:
+        raise DataError(f"{where}: the cell is too small for neighbours within {cutoff} Å")
+    return lonely_atom(len(structure.atomic_numbers), i, j) is not None
+
+
+def _append(
+    columns: _Columns, structure: Structure, properties: dict[str, Property], where: str
+) -> None:
+    """Add a structure to the datasets; DataError where something does not fit."""
+    n = len(structure.atomic_numbers)
+    if len(structure.id) > ID_WIDTH:
+        raise DataError(f"{where}: the identifier is longer than {ID_WIDTH} characters")
+    columns.append("atomic_numbers", structure.atomic_numbers)
+    columns.append("positions", structure.positions)
+    columns.append("ids", [structure.id.encode()])
+    columns.append("groups", [structure.group])
+    if "cell" in columns.buffers:
+        columns.append("cell", [structure.cell])
+    for key, p in properties.items():
+        value = np.asarray(structure.properties[key], "f8")
+        if value.shape != ((n, 3) if p.per_atom else ()):
+            raise DataError(f"{where}: property {key!r} has shape {value.shape}")
+        columns.append(f"properties/{key}", value if p.per_atom else [value])
+
+
+def _property(dataset: h5py.Dataset) -> Property:
+    """The description of a property from the attributes of its dataset."""
+    a = dataset.attrs
+    return Property(
+        unit=str(a["unit"]),
+        description=str(a["description"]),
+        per_atom=bool(a["per_atom"]),
+        approximate=bool(a["approximate"]),
+        kind=str(a["kind"]),
+    )
+
+
 class Store:
     """Read access to a converted data set; cheap to open, reads only what is asked for.
 
-    Raises DataError when the file is missing, incomplete or from another version of the layout.
+    Attributes:
+        path, name, title, licence, citation, sources, notes: of the data set.
+        digest: of its content.
+        properties: what every structure has, by name.
+        atomrefs: single-atom values [100] by property.
+        offsets: structure m owns atoms offsets[m]:offsets[m + 1].
+        groups, group_names: the group of every structure [M], and what the groups are called.
+        periodic: whether the structures are crystals, with cells.
+        cutoff: every atom of a crystal has a neighbour within it, in Å; None for molecules.
+
+    Raises:
+        DataError: the file is missing, incomplete or from another version of the layout.
     """
 
     def __init__(self, path):
@@ -221,29 +292,34 @@ class Store:
                 if "digest" not in a:
                     raise DataError(f"{path}: incomplete (no digest); delete it and convert again")
                 if a["version"] != VERSION:
-                    raise DataError(f"{path}: layout version {a['version']}, this code reads {VERSION}; convert again")
+                    raise DataError(
+                        f"{path}: layout version {a['version']}, this code reads {VERSION}; "
+                        "delete it and convert again"
+                    )
                 self.offsets = h5["offsets"][:]
-                self.properties = {
-                    key: Property(d.attrs["unit"], d.attrs["description"], bool(d.attrs["per_atom"]), bool(d.attrs["approximate"]))
-                    for key, d in h5["properties"].items()
-                }
-                self.atomrefs = {key: d[:] for key, d in h5["atomrefs"].items()} if "atomrefs" in h5 else {}
                 self.groups = h5["groups"][:]
+                self.periodic = "cell" in h5
+                self.properties = {key: _property(d) for key, d in h5["properties"].items()}
+                self.atomrefs = {key: d[:] for key, d in h5.get("atomrefs", {}).items()}
         except OSError as error:
-            raise DataError(f"{path}: not an HDF5 file ({error}); delete it and convert again") from error
+            raise DataError(
+                f"{path}: not an HDF5 file ({error}); delete it and convert again"
+            ) from error
         self.name, self.title, self.digest = str(a["name"]), str(a["title"]), str(a["digest"])
         self.licence, self.citation = str(a["licence"]), str(a["citation"])
         self.sources, self.notes = json.loads(a["sources"]), json.loads(a["notes"])
         self.group_names = json.loads(a["group_names"])
         self.cutoff = float(a["cutoff"]) if "cutoff" in a else None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def open(self):
+    def open(self) -> h5py.File:
+        """The file itself, to be used in a ``with`` statement."""
         return h5py.File(self.path, "r")
 
     def ids(self, indices=None) -> np.ndarray:
+        """Upstream identifiers of the given structures, or of all."""
         with self.open() as h5:
             ids = h5["ids"][:].astype(str)
         return ids if indices is None else ids[indices]
@@ -251,12 +327,19 @@ class Store:
     def require(self, name: str) -> Property:
         """The property called ``name``; DataError with the nearest known name otherwise."""
         if name not in self.properties:
-            from difflib import get_close_matches
-
             near = get_close_matches(name, self.properties, 1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise DataError(f"{self.path}: no property {name!r}; {hint}it has {', '.join(self.properties)}")
+            raise DataError(
+                f"{self.path}: no property {name!r}; {hint}it has {', '.join(self.properties)}"
+            )
         return self.properties[name]
+
+    def forces_of(self, target: str) -> str | None:
+        """The property that holds the forces of an energy, or None where there is no such thing."""
+        if self.require(target).kind != "energy":
+            return None
+        forces = [name for name, p in self.properties.items() if p.kind == "forces"]
+        return forces[0] if forces else None
 
     def structure(self, index: int) -> Structure:
         """One structure with all its properties."""
@@ -264,6 +347,16 @@ class Store:
             raise DataError(f"{self.path}: no structure {index}; it has {len(self)}")
         a, b = self.offsets[index], self.offsets[index + 1]
         with self.open() as h5:
-            values = {k: h5[f"properties/{k}"][a:b] if p.per_atom else h5[f"properties/{k}"][index] for k, p in self.properties.items()}
+            values = {
+                k: h5[f"properties/{k}"][a:b] if p.per_atom else h5[f"properties/{k}"][index]
+                for k, p in self.properties.items()
+            }
             cell = h5["cell"][index] if "cell" in h5 else None
-            return Structure(h5["ids"][index].decode(), h5["atomic_numbers"][a:b], h5["positions"][a:b], values, cell, int(self.groups[index]))
+            return Structure(
+                h5["ids"][index].decode(),
+                h5["atomic_numbers"][a:b],
+                h5["positions"][a:b],
+                values,
+                cell,
+                int(self.groups[index]),
+            )

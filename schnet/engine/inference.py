@@ -3,50 +3,89 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from schnet.data.structures import Batch
-from schnet.engine import choose, make_engine
+from schnet.engine import Engine, make_engine
 from schnet.errors import DataError, OutsideTable
+from schnet.models.contract import Model
+
+BELOW, ABOVE = 0.3, 1.0  # Å that a filter table covers beyond the distances that occurred
 
 
 class Predictor:
     """Energies (offsets included, float64) and forces of a model in evaluation mode.
 
-    engine: auto, native, table or reference; threads: for the native engine. Filter tables cover the distances
-    that occur and grow when a longer or shorter one comes.
+    Filter tables cover the distances that occur and grow when a longer or shorter one comes.
+
+    Args:
+        model: of any architecture.
+        device: "cpu" or "cuda"; the model is moved there.
+        threads: of the C++ engine.
+        engine: auto, native, table or reference.
+        any_element: predict also elements that the training data did not have, as evaluations on
+            test data must; otherwise they are refused.
+
+    Attributes:
+        engine: the engine in use; None before the first evaluation.
+        dtype: of the positions that it takes.
     """
 
-    def __init__(self, model, *, device: str = "cpu", threads: int = 1, engine: str = "auto"):
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str = "cpu",
+        threads: int = 1,
+        engine: str = "auto",
+        any_element: bool = False,
+    ):
         self.device = torch.device(device)
         self.model = model.to(self.device)
-        self.options = {"engine": choose(self.model, self.device, engine), "threads": threads, "device": self.device}
+        self.threads, self.wanted = threads, engine
         self.dtype = next(self.model.parameters()).dtype
-        self.engine, self.range = None, None
+        self.any_element = any_element
+        self.engine: Engine | None = None
+        self.range: tuple[float, float] | None = None
+        self._known: Tensor | None = None  # the atomic numbers that were checked last
 
-    def _extend(self, batch: Batch):
-        """An engine for the distances of a batch as well."""
-        d = batch.positions[batch.j.long()] - batch.positions[batch.i.long()]
-        d = (d if batch.shift is None else d + batch.shift).norm(dim=1)
+    def _extend(self, batch: Batch) -> Engine:
+        """An engine for the distances of a batch as well, which becomes the one in use."""
+        d = batch.distances()
         lo, hi = (d.min().item(), d.max().item()) if len(d) else (0.0, 1.0)
-        if (not lo > 1e-3 and len(d)) or not hi < 1e4:
+        if len(d) and not (lo > 1e-3 and hi < 1e4):  # also where it is not a number
             raise DataError("two atoms are at the same place, or a position is not a finite number")
-        lo, hi = max(0.0, lo - 0.3), hi + 1.0
+        lo, hi = max(0.0, lo - BELOW), hi + ABOVE
         if self.range is not None:
             lo, hi = min(lo, self.range[0]), max(hi, self.range[1])
         self.range = lo, hi
-        self.engine = make_engine(self.model, None, self.range, **self.options)
+        self.engine = make_engine(
+            self.model,
+            None,
+            self.range,
+            engine=self.wanted,
+            threads=self.threads,
+            device=self.device,
+        )
+        return self.engine
 
-    def evaluate(self, batch: Batch, forces: bool = False):
-        """The model's output [B], without offset, and forces [N, 3] or None."""
-        if self.engine is None:
-            self._extend(batch)
+    def evaluate(self, batch: Batch, forces: bool = False) -> tuple[Tensor, Tensor | None]:
+        """The model's output [B], without offset, and forces [N, 3] or None.
+
+        Raises:
+            DataError: an element that the training data did not have, or impossible positions.
+        """
+        # the very same tensor comes again in molecular dynamics: looking at it once is enough
+        if not self.any_element and batch.atomic_numbers is not self._known:
+            self.model.check_elements(batch.atomic_numbers)
+            self._known = batch.atomic_numbers
+        engine = self.engine or self._extend(batch)
         try:
-            return self.engine.evaluate(batch, forces)
+            return engine.evaluate(batch, forces)
         except OutsideTable:
-            self._extend(batch)
-            return self.engine.evaluate(batch, forces)
+            return self._extend(batch).evaluate(batch, forces)
 
-    def __call__(self, batch: Batch, forces: bool = False):
+    def __call__(self, batch: Batch, forces: bool = False) -> tuple[Tensor, Tensor | None]:
         """Property [B] float64 and, when asked for, forces [N, 3]."""
         energy, f = self.evaluate(batch, forces)
         return energy.double() + self.model.offset(batch), f

@@ -1,4 +1,7 @@
-"""The C++ engine behind a plain C interface (src/engine.h), loaded with ctypes: no PyTorch headers involved."""
+"""The C++ engine behind a plain C interface (src/engine.h), loaded with ctypes.
+
+No headers of PyTorch are involved, so one build serves all its versions.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ from torch import Tensor
 
 from schnet.data.structures import Batch
 from schnet.engine.table import Grid, coefficients, knot_spacing
-from schnet.errors import OutsideTable
+from schnet.errors import DataError, OutsideTable
 from schnet.models.schnet import SchNet
 
 BUILDS = ("plain", "avx2", "avx512")  # by the level that schnet_cpu_level() reports
-FROZEN_SPACING = 0.025  # Å, bins of the inference table
+OUTSIDE_TABLE, WRONG_ELEMENT = 1, 2  # what schnet_forward returns; 0: all is well
 
 
 def _find(build: str) -> Path | None:
@@ -41,29 +44,36 @@ def library():
     if plain is None:
         return "the C++ engine was not built (no compiler at install time?)"
     level = ctypes.CDLL(str(plain)).schnet_cpu_level()
-    names = [wanted] if wanted else list(reversed(BUILDS[: level + 1]))
-    if wanted and wanted not in BUILDS[: level + 1]:
-        return f"SCHNET_NATIVE={wanted}: not a build this CPU runs ({', '.join(BUILDS[: level + 1])})"
+    builds = BUILDS[: level + 1]
+    if wanted and wanted not in builds:
+        return f"SCHNET_NATIVE={wanted}: not a build this CPU runs ({', '.join(builds)})"
+    names = [wanted] if wanted else list(reversed(builds))
     for name in names:
         path = _find(name)
         if path is not None:
-            lib = ctypes.CDLL(str(path))
-            lib.build = name
-            p, i64, f32, i32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
-            lib.schnet_create.restype = p
-            lib.schnet_create.argtypes = [i32] * 5
-            lib.schnet_destroy.argtypes = [p]
-            lib.schnet_set_grid.argtypes = [p, f32, f32, i32, p]
-            lib.schnet_set_coefficients.argtypes = [p, f32, f32, i32, p]
-            lib.schnet_set_parameters.argtypes = [p, p]
-            lib.schnet_build_table.argtypes = [p]
-            lib.schnet_forward.argtypes = [p, i64, i64, i64, *[p] * 8, p, p, i32]
-            lib.schnet_backward.argtypes = [p, p, p, p]
-            return lib
+            return _load(path, name)
     return f"no build among {', '.join(names)} was installed"
 
 
+def _load(path: Path, build: str) -> ctypes.CDLL:
+    """A build with the signatures of its functions, those at the end of src/engine.h."""
+    lib = ctypes.CDLL(str(path))
+    lib.build = build  # type: ignore[attr-defined]
+    p, i64, f32, i32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
+    lib.schnet_create.restype = p
+    lib.schnet_create.argtypes = [i32] * 5
+    lib.schnet_destroy.argtypes = [p]
+    lib.schnet_set_grid.argtypes = [p, f32, f32, i32, p]
+    lib.schnet_set_coefficients.argtypes = [p, f32, f32, i32, p]
+    lib.schnet_set_parameters.argtypes = [p, p]
+    lib.schnet_build_table.argtypes = [p]
+    lib.schnet_forward.argtypes = [p, i64, i64, i64, *[p] * 8, p, p, i32]
+    lib.schnet_backward.argtypes = [p, p, p, p]
+    return lib
+
+
 def unavailable() -> str | None:
+    """The reason why there is no C++ engine on this machine, or None."""
     lib = library()
     return lib if isinstance(lib, str) else None
 
@@ -78,8 +88,11 @@ class _Handle:
     def __init__(self, model: SchNet, threads: int):
         self.lib = library()
         p = model.hyperparameters
-        self.layers = p.n_interactions
-        self.pointer = self.lib.schnet_create(p.n_interactions, p.n_features, p.n_gaussians, model.embedding.num_embeddings, threads)
+        self.model = model
+        self.n_elements = model.embedding.num_embeddings
+        self.pointer = self.lib.schnet_create(
+            p.n_interactions, p.n_features, p.n_gaussians, self.n_elements, threads
+        )
 
     def __del__(self):
         if getattr(self, "pointer", None):
@@ -87,26 +100,62 @@ class _Handle:
             self.pointer = None
 
     def set_parameters(self, parameters):
-        """Where the parameters are. They must stay there: the engine reads them again for every table."""
+        """Where the parameters are, and stay: the engine reads them again for every table."""
         self.parameters = list(parameters)  # keeps the memory alive
-        self.pointers = (ctypes.c_void_p * len(self.parameters))(*(p.data_ptr() for p in self.parameters))
+        self.pointers = (ctypes.c_void_p * len(self.parameters))(
+            *(p.data_ptr() for p in self.parameters)
+        )
         self.read_parameters()
 
     def read_parameters(self):
+        """Tell the engine that the parameters have changed."""
         self.lib.schnet_set_parameters(self.pointer, self.pointers)
 
-    def forward(self, batch: Batch, grid: Grid, forces: bool, keep: bool) -> tuple[Tensor, Tensor | None]:
-        """Energy sums [B] float64 and forces [N, 3] or None; OutsideTable where a distance is not in the table's grid."""
-        scale = None if batch.n_neighbours is None else 1 / batch.n_neighbours
-        self.inputs = [batch.atom_ptr, batch.pair_ptr, batch.atomic_numbers, batch.i, batch.j, batch.positions, batch.shift, scale]
-        self.inputs = [t if t is None else t.contiguous() for t in self.inputs]  # alive until backward
+    def forward(
+        self, batch: Batch, grid: Grid, forces: bool, keep: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Energy sums [B] float64 and forces [N, 3] or None.
+
+        Args:
+            batch: the structures.
+            grid: of the table in use.
+            forces: whether they are wanted.
+            keep: whether ``schnet_backward`` follows.
+
+        Raises:
+            OutsideTable: a distance is not in the grid.
+            DataError: an atomic number that the model does not know.
+        """
+        n_neighbours = self.model.neighbour_counts(batch)
+        scale = None if n_neighbours is None else 1 / n_neighbours
+        inputs = [
+            batch.atom_ptr,
+            batch.pair_ptr,
+            batch.atomic_numbers,
+            batch.i,
+            batch.j,
+            batch.positions,
+            batch.shift,
+            scale,
+        ]
+        # kept: the engine reads them again in its backward sweep
+        self.inputs = [t if t is None else t.contiguous() for t in inputs]
         energies = torch.empty(len(batch), dtype=torch.float64)
         f = torch.empty(len(batch.positions), 3) if forces else None
         status = self.lib.schnet_forward(
-            self.pointer, len(batch), len(batch.positions), len(batch.i), *(map(_pointer, self.inputs)), _pointer(energies), _pointer(f), keep
-        )  # fmt: skip
-        if status:
+            self.pointer,
+            len(batch),
+            len(batch.positions),
+            len(batch.i),
+            *map(_pointer, self.inputs),
+            _pointer(energies),
+            _pointer(f),
+            keep,
+        )
+        if status == OUTSIDE_TABLE:
             raise OutsideTable(grid.lo, grid.hi)
+        if status == WRONG_ELEMENT:
+            raise DataError(f"an atomic number is outside 1–{self.n_elements - 1}")
         return energies, f
 
 
@@ -123,8 +172,11 @@ def _scaled(energy: Tensor, forces: Tensor | None, factor, batch: Batch):
 
 
 class _Evaluate(torch.autograd.Function):
-    """(E, F) as a function of the parameter vector. The engine's second sweep adds the gradient straight to
-    the vector's ``grad``: no copy, no accumulation."""
+    """(E, F) as a function of the parameter vector.
+
+    The engine's second sweep adds the gradient straight to the vector's ``grad``: no copy, no
+    accumulation.
+    """
 
     @staticmethod
     def forward(ctx, flat, engine, batch, forces):
@@ -144,12 +196,14 @@ class _Evaluate(torch.autograd.Function):
         g_e, g_f = _scaled(g_e, g_f, ctx.factor, ctx.batch)
         # named: they must live until the call returns
         g_e, g_f = g_e.contiguous(), None if g_f is None else g_f.contiguous()
-        engine.handle.lib.schnet_backward(engine.handle.pointer, _pointer(g_e), _pointer(g_f), engine.gradients())
+        engine.handle.lib.schnet_backward(
+            engine.handle.pointer, _pointer(g_e), _pointer(g_f), engine.gradients()
+        )
         return None, None, None, None
 
 
 class NativeEngine:
-    """Training engine: differentiable (E, F) by the parameter vector, with quintic Hermite filter tables."""
+    """Training engine: (E, F) differentiable by the parameters, with quintic filter tables."""
 
     def __init__(self, model: SchNet, flat, distance_range, threads: int):
         self.model, self.flat = model, flat
@@ -159,13 +213,17 @@ class NativeEngine:
         self.grid = Grid(distance_range, knot_spacing(model.hyperparameters.gamma))
         self.basis = self.grid.basis(model).float().contiguous()
         self.generation = 0
-        self.handle.lib.schnet_set_grid(self.handle.pointer, self.grid.lo, self.grid.h, self.grid.n_knots, self.basis.data_ptr())
+        self.handle.lib.schnet_set_grid(
+            self.handle.pointer, self.grid.lo, self.grid.h, self.grid.n_knots, self.basis.data_ptr()
+        )
         self.refresh()
 
     def gradients(self):
         """Pointers to the parameters' places in the gradient of the parameter vector."""
         base = self.flat.tensor.grad.data_ptr()
-        return (ctypes.c_void_p * len(self.flat.offsets))(*(base + 4 * o for o in self.flat.offsets))
+        return (ctypes.c_void_p * len(self.flat.offsets))(
+            *(base + 4 * o for o in self.flat.offsets)
+        )
 
     def refresh(self):
         """Rebuild the filter table from the present parameters."""
@@ -173,11 +231,13 @@ class NativeEngine:
         self.handle.lib.schnet_build_table(self.handle.pointer)
 
     def __call__(self, batch: Batch, forces: bool):
+        """Differentiable energies [B] (without offset) and forces [N, 3] or None."""
         self.refresh()
         out = _Evaluate.apply(self.flat.tensor, self, batch, forces)
         return out if forces else (out, None)
 
     def evaluate(self, batch: Batch, forces: bool):
+        """The same without a graph, with the table of the last ``refresh``."""
         self.generation += 1
         energy, f = self.handle.forward(batch, self.grid, forces, keep=False)
         return _scaled(energy, f, _scale(self.model, batch), batch)
@@ -191,13 +251,17 @@ class FrozenEngine:
         self.handle = _Handle(model, threads)
         self.handle.set_parameters(model.parameters())
         self.name = f"native ({self.handle.lib.build}), frozen table"
-        self.grid = Grid(distance_range, FROZEN_SPACING)
+        spacing = knot_spacing(model.hyperparameters.gamma, frozen=True)
+        self.grid = Grid(distance_range, spacing)
         table = coefficients(model, self.grid)
-        self.handle.lib.schnet_set_coefficients(self.handle.pointer, self.grid.lo, self.grid.h, self.grid.n_knots - 1, table.data_ptr())
+        self.handle.lib.schnet_set_coefficients(
+            self.handle.pointer, self.grid.lo, self.grid.h, self.grid.n_knots - 1, table.data_ptr()
+        )
 
     def refresh(self):
         """Nothing to do: the weights are frozen."""
 
     def evaluate(self, batch: Batch, forces: bool):
+        """Energies [B] (without offset) and forces [N, 3] or None."""
         energy, f = self.handle.forward(batch, self.grid, forces, keep=False)
         return _scaled(energy, f, _scale(self.model, batch), batch)

@@ -1,21 +1,7 @@
-"""The interactions of SchNet as one form of pairs, closed under differentiation.
-
-With the interpolated filters W_p = S(d_p) table (n-th derivative by d: S^(n)), every product that SchNet and its
-derivatives of any order need is a part of
-
-    Phi = sum_p h_p < W_p^(n), a_i b_j + a_j b_i >        (pairs p = (i, j), n >= 0)
-
-- ``convolve``, dPhi/da: the continuous-filter convolution (Eq. 3) of b (it is its own adjoint),
-- ``contract``, dPhi/dh: one number per pair; with n + 1 in place of n it is dPhi/dd (forces, Eq. 4),
-- ``tabulate``, dPhi/dtable: how gradients reach the filter networks.
-
-The derivatives of each are the other two, so energies, forces, gradients of losses on both, and Hessians need three
-kernels. ``Pairs`` has them in PyTorch; schnet/engine/triton_kernels.py has them for GPUs.
-"""
+"""The three operations of SchNet on pairs (schnet/engine/operations.py) in PyTorch."""
 
 from __future__ import annotations
 
-import os
 from functools import cached_property
 
 import torch
@@ -26,24 +12,35 @@ from schnet.errors import OutsideTable
 
 
 class _Groups:
-    """Members [P] of n groups by the group's index: ``order`` lists them group by group, from ``offsets`` [n + 1]."""
+    """Members [P] of n groups, given by the index of each member's group.
+
+    ``order`` lists the members group by group; those of group k begin at ``offsets``[k], [n + 1].
+    """
 
     def __init__(self, index: Tensor, n: int):
         self.index, self.order = index, torch.argsort(index, stable=True)
         # like every operation here, without a look from the host at what is on the GPU
-        self.offsets = torch.searchsorted(index[self.order], torch.arange(n + 1, device=index.device))
+        self.offsets = torch.searchsorted(
+            index[self.order], torch.arange(n + 1, device=index.device)
+        )
 
 
 def _sums(x: Tensor, index: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Sums of (weighted) rows x[index] from one offset to the next. Nothing in PyTorch sums rows faster."""
+    """Sums of (weighted) rows x[index] from one offset to the next.
+
+    Nothing in PyTorch sums rows faster.
+    """
     return torch.embedding_bag(x, index, offsets, False, 0, False, weights, True)[0]
 
 
 class Pairs:
-    """Unordered pairs of a batch at distances d [P] in a grid of knots, and the three operations on them.
+    """Unordered pairs of a batch at distances d [P] in a grid of knots, and the operations on them.
 
-    Arguments of the operations: h [P] or None for ones; table [3 K, F]: value, h W', h^2 W'' at every knot;
-    a, b, y [N, F]; order: of the derivative by the distance. checked: raise OutsideTable for a distance outside.
+    Arguments of the operations:
+        h: factor of every pair [P], or None for ones.
+        table: value, h W', h^2 W'' at every knot, [3 K, F].
+        a, b, y: one row for every atom, [N, F].
+        order: of the derivative by the distance.
     """
 
     name = "table"
@@ -51,6 +48,12 @@ class Pairs:
     by_distance = True
 
     def __init__(self, batch: Batch, grid, d: Tensor, checked: bool = True):
+        """Sort the pairs of a batch into the bins of a grid.
+
+        Raises:
+            OutsideTable: where ``checked`` and a distance is outside the grid. On a GPU this waits
+                for all that it has still to do.
+        """
         if checked and len(d):
             lo, hi = torch.stack(torch.aminmax(d)).tolist()
             if not (lo > 0 and grid.lo <= lo and hi <= grid.hi):
@@ -68,6 +71,7 @@ class Pairs:
 
     @cached_property
     def bins(self) -> _Groups:
+        """The pairs by the bin of the grid that their distance is in."""
         return _Groups(self.bin, self.grid.n_knots - 1)
 
     @cached_property
@@ -89,16 +93,18 @@ class Pairs:
         return self.weights(order) if h is None else self.weights(order) * h[:, None]
 
     def _scratch(self, key, *shape) -> Tensor:
-        """Memory that is the same at every call: fresh pages cost more than what is done in them."""
+        """Memory that is the same at every call: fresh pages cost more than what they are for."""
         if key not in self._memory or self._memory[key].shape != shape:
             self._memory[key] = self.t.new_empty(shape)
         return self._memory[key]
 
     @cached_property
     def _knots(self) -> tuple[Tensor, Tensor]:
-        """The six rows of the table for every pair, one after the other, and where each pair's begin, [6 P] and [P + 1]."""
+        """The six rows of the table for every pair [6 P], and where those of each begin [P + 1]."""
         six = torch.arange(6, device=self.t.device)
-        return (3 * self.bin[:, None] + six).view(-1), torch.arange(0, 6 * self.n_pairs + 1, 6, device=self.t.device)
+        return (3 * self.bin[:, None] + six).view(-1), torch.arange(
+            0, 6 * self.n_pairs + 1, 6, device=self.t.device
+        )
 
     def _filters(self, h: Tensor | None, table: Tensor, order: int) -> Tensor:
         """h W, [P, F]"""
@@ -111,24 +117,33 @@ class Pairs:
 
     def _products(self, a: Tensor, b: Tensor) -> Tensor:
         """a_i b_j + a_j b_i, [P, F]; valid until the next call."""
-        m = self._rows(a, self.receivers.index, "rows").mul_(self._rows(b, self.senders, "products"))
+        m = self._rows(a, self.receivers.index, "rows").mul_(
+            self._rows(b, self.senders, "products")
+        )
         return m[0].add_(m[1])
 
     def convolve(self, h, table, y, order):
+        """v_i = sum over the neighbours j of h_p W^(n)(d_p) y_j, [N, F]."""
         m = self._rows(y, self.senders, "rows").mul_(self._filters(h, table, order))
         return _sums(m.view(-1, y.shape[1]), self.receivers.order, self.receivers.offsets)
 
     def contract(self, table, a, b, order):
+        """< W^(n)(d_p), a_i b_j + a_j b_i > for every pair, [P]."""
         return self._filters(None, table, order).mul_(self._products(a, b)).sum(1)
 
     @cached_property
     def _by_bin(self) -> tuple[Tensor, Tensor]:
         """The pairs bin by bin, once for each of the six rows, and where each bin's begin."""
         starts = [self.bins.offsets[:-1] + q * self.n_pairs for q in range(6)]
-        return self.bins.order.repeat(6), torch.cat([*starts, self.bins.offsets[-1:] + 5 * self.n_pairs])
+        return self.bins.order.repeat(6), torch.cat(
+            [*starts, self.bins.offsets[-1:] + 5 * self.n_pairs]
+        )
 
     def tabulate(self, h, a, b, order):
-        """Sums per bin and row, which then go to the knots left and right of the bin."""
+        """sum_p S^(n)(d_p)^T h_p (a_i b_j + a_j b_i), [3 K, F].
+
+        Summed by bin and row, and then added to the knots left and right of the bin.
+        """
         weights = self._scaled_weights(h, order).index_select(0, self.bins.order).T.reshape(-1)
         sums = _sums(self._products(a, b), *self._by_bin, weights)
         return self._to_knots(sums.view(2, 3, self.grid.n_knots - 1, -1))
@@ -139,91 +154,3 @@ class Pairs:
         table[:-1] += sums[0].transpose(0, 1)
         table[1:] += sums[1].transpose(0, 1)
         return table.view(-1, sums.shape[-1])
-
-
-def _plain(x: Tensor) -> Tensor:
-    """Contiguous, and without requires_grad, for which embedding_bag would prepare a backward of its own."""
-    return x.detach().contiguous()
-
-
-class _Convolve(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, d, h, table, y, pairs, order):
-        ctx.save_for_backward(d, h, table, y)
-        ctx.pairs, ctx.order = pairs, order
-        return pairs.convolve(h, _plain(table), _plain(y), order)
-
-    @staticmethod
-    def backward(ctx, g):
-        (d, h, table, y), n, pairs, need = ctx.saved_tensors, ctx.order, ctx.pairs, ctx.needs_input_grad
-        by_d = _times(h, contract(d, table, g, y, pairs, n + 1)) if need[0] and pairs.by_distance else None
-        by_h = contract(d, table, g, y, pairs, n) if need[1] else None
-        by_table = tabulate(d, h, g, y, pairs, n) if need[2] else None
-        by_y = convolve(d, h, table, g, pairs, n) if need[3] else None
-        return by_d, by_h, by_table, by_y, None, None
-
-
-class _Contract(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, d, table, a, b, pairs, order):
-        ctx.save_for_backward(d, table, a, b)
-        ctx.pairs, ctx.order = pairs, order
-        return pairs.contract(_plain(table), _plain(a), _plain(b), order)
-
-    @staticmethod
-    def backward(ctx, g):
-        (d, table, a, b), n, pairs, need = ctx.saved_tensors, ctx.order, ctx.pairs, ctx.needs_input_grad
-        by_d = g * contract(d, table, a, b, pairs, n + 1) if need[0] and pairs.by_distance else None
-        by_table = tabulate(d, g, a, b, pairs, n) if need[1] else None
-        by_a = convolve(d, g, table, b, pairs, n) if need[2] else None
-        by_b = convolve(d, g, table, a, pairs, n) if need[3] else None
-        return by_d, by_table, by_a, by_b, None, None
-
-
-class _Tabulate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, d, h, a, b, pairs, order):
-        ctx.save_for_backward(d, h, a, b)
-        ctx.pairs, ctx.order = pairs, order
-        return pairs.tabulate(h, _plain(a), _plain(b), order)
-
-    @staticmethod
-    def backward(ctx, g):
-        (d, h, a, b), n, pairs, need = ctx.saved_tensors, ctx.order, ctx.pairs, ctx.needs_input_grad
-        by_d = _times(h, contract(d, g, a, b, pairs, n + 1)) if need[0] and pairs.by_distance else None
-        by_h = contract(d, g, a, b, pairs, n) if need[1] else None
-        by_a = convolve(d, h, g, b, pairs, n) if need[2] else None
-        by_b = convolve(d, h, g, a, pairs, n) if need[3] else None
-        return by_d, by_h, by_a, by_b, None, None
-
-
-def _times(h, x):
-    return x if h is None else h * x
-
-
-def convolve(d, h, table, y, pairs: Pairs, order: int = 0) -> Tensor:
-    """v_i = sum over the neighbours j of h_p W^(n)(d_p) y_j, [N, F]; differentiable in d, h, table and y."""
-    if not torch.is_grad_enabled():
-        return pairs.convolve(h, table, y, order)
-    return _Convolve.apply(d, h, table, y, pairs, order)
-
-
-def contract(d, table, a, b, pairs: Pairs, order: int = 0) -> Tensor:
-    """< W^(n)(d_p), a_i b_j + a_j b_i > for every pair, [P]; differentiable in d, table, a and b."""
-    return _Contract.apply(d, table, a, b, pairs, order)
-
-
-def tabulate(d, h, a, b, pairs: Pairs, order: int = 0) -> Tensor:
-    """sum_p S^(n)(d_p)^T h_p (a_i b_j + a_j b_i), [3 K, F]; differentiable in d, h, a and b."""
-    return _Tabulate.apply(d, h, a, b, pairs, order)
-
-
-def pairs_class(like: Tensor) -> type[Pairs]:
-    """The implementation of the three operations for tensors like this one."""
-    if like.is_cuda or os.environ.get("TRITON_INTERPRET") == "1":
-        try:
-            from schnet.engine.triton_kernels import TritonPairs
-        except ImportError:
-            return Pairs
-        return TritonPairs
-    return Pairs

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from schnet.data.structures import Batch
-from schnet.engine.pairs import convolve, pairs_class
+from schnet.engine.operations import convolve, pairs_class
+from schnet.engine.pairs import Pairs
 from schnet.errors import ConfigError
 from schnet.models.schnet import SchNet, ssp
 
-#: quintic Hermite interpolation at position t of a bin: rows are (value, h W', h^2 W'') of the left and
+# : quintic Hermite interpolation at position t of a bin: rows are (value, h W', h^2 W'') of the
+# left and
 #: the right knot, columns the powers 1, t, ..., t^5
 HERMITE = np.array(
     [
@@ -26,11 +29,28 @@ HERMITE = np.array(
     ]
 )
 MARGIN = 0.05  # Å beyond the distances that occur
+LARGEST_SPACING = 0.1  # Å between knots
+LARGEST_FROZEN_SPACING = 0.025  # Å, likewise of a table for inference
 
 
-def knot_spacing(gamma: float) -> float:
-    """0.4 sigma of the Gaussians: the error of a trained filter stays below float32 rounding."""
-    return 0.4 / math.sqrt(2 * gamma)
+def knot_spacing(gamma: float, *, frozen: bool = False) -> float:
+    """Distance of the knots in Å that keeps the interpolation error below float32 rounding.
+
+    A filter varies on the scale of the Gaussians that it is made of, sigma = 1 / sqrt(2 gamma), so
+    the knots must follow it: the error of quintic interpolation grows with the sixth power of their
+    distance over sigma, that of its derivative (forces) with the fifth. 0.4 sigma keeps both at the
+    rounding errors of the float32 network. Networks of wide Gaussians can be sharper than these,
+    hence the upper limits.
+
+    Args:
+        gamma: of the Gaussians in Å^-2.
+        frozen: for inference, where a table is made once and may be finer: its errors then stay
+            below those of the float32 network itself.
+    """
+    spacing = 0.4 / math.sqrt(2 * gamma)
+    if frozen:
+        return min(0.28 * spacing, LARGEST_FROZEN_SPACING)
+    return min(spacing, LARGEST_SPACING)
 
 
 class Grid:
@@ -41,14 +61,15 @@ class Grid:
         self.h = h
         self.lo = float(np.float32(max(0.0, lo - MARGIN)))
         self.n_knots = max(2, math.ceil((hi + MARGIN - self.lo) / h) + 1)
-        self._hermite = {}
+        self._hermite: dict[tuple, Tensor] = {}
 
     @property
     def hi(self) -> float:
+        """The last knot in Å."""
         return self.lo + self.h * (self.n_knots - 1)
 
     def hermite(self, order: int, like: Tensor) -> Tensor:
-        """The matrix [6 - n, 6] from powers of the position in a bin to d^n/dd^n of the six Hermite weights."""
+        """d^n/dd^n of the six Hermite weights by powers of the position in a bin, [6 - n, 6]."""
         key = order, like.dtype, like.device
         if key not in self._hermite:
             factors = np.array([math.perm(m, order) / self.h**order for m in range(order, 6)])
@@ -56,7 +77,11 @@ class Grid:
         return self._hermite[key]
 
     def basis(self, model: SchNet) -> Tensor:
-        """Gaussians, h × first and h² × second derivatives at the knots, [3 K, G] float64 (rows interleaved)."""
+        """Gaussians, h × first and h² × second derivatives at the knots, [3 K, G] float64.
+
+        The three rows of a knot follow each other. Derivatives are scaled by h because those by the
+        position in a bin are what the interpolation needs.
+        """
         p = model.hyperparameters
         d = self.lo + self.h * torch.arange(self.n_knots, dtype=torch.float64)
         u = d[:, None] - model.radial_basis.centres.cpu()
@@ -74,16 +99,25 @@ def _ssp_jet(z: Tensor) -> Tensor:
 
 
 def filter_jets(basis: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
-    """All filter networks on a grid: basis [3 K, G], stacked weights [T, F, G], [T, F], [T, F, F], [T, F] -> [T, K, 3, F]."""
+    """All filter networks on a grid, with their derivatives (jets): [T, K, 3, F].
+
+    Args:
+        basis: of the grid, [3 K, G].
+        w1, b1, w2, b2: stacked weights of the networks, [T, F, G], [T, F], [T, F, F], [T, F].
+    """
     t, f = b1.shape
     value = torch.eye(3, 1, dtype=basis.dtype, device=basis.device)
     z = torch.matmul(basis, w1.transpose(1, 2)).view(t, -1, 3, f) + b1[:, None, None] * value
-    z = torch.matmul(_ssp_jet(z).reshape(t, -1, f), w2.transpose(1, 2)).view(t, -1, 3, f) + b2[:, None, None] * value
+    z = (
+        torch.matmul(_ssp_jet(z).reshape(t, -1, f), w2.transpose(1, 2)).view(t, -1, 3, f)
+        + b2[:, None, None] * value
+    )
     return _ssp_jet(z)
 
 
 def filter_weights(model: SchNet) -> list[Tensor]:
-    nets = [block.filter_network for block in model.interactions]
+    """Weights and biases of all filter networks, stacked: the arguments of ``filter_jets``."""
+    nets = [block.filter_network for block in model.blocks()]
     return [
         torch.stack([n.dense1.weight for n in nets]),
         torch.stack([n.dense1.bias for n in nets]),
@@ -93,7 +127,7 @@ def filter_weights(model: SchNet) -> list[Tensor]:
 
 
 def coefficients(model: SchNet, grid: Grid) -> Tensor:
-    """Polynomial coefficients of every bin, [T, K - 1, 6, F], computed in float64 and rounded to float32."""
+    """Polynomial coefficients of every bin, [T, K - 1, 6, F]: made in float64, then float32."""
     with torch.no_grad():
         jets = filter_jets(grid.basis(model), *(w.double().cpu() for w in filter_weights(model)))
         pair = torch.cat([jets[:, :-1], jets[:, 1:]], 2)  # [T, K - 1, 6, F]
@@ -101,7 +135,14 @@ def coefficients(model: SchNet, grid: Grid) -> Tensor:
 
 
 class TableEngine:
-    """Energies and forces with tabulated filters, in PyTorch on any device (GPU kernels where Triton is there)."""
+    """Energies and forces with tabulated filters, in PyTorch on any device.
+
+    On GPUs with Triton kernels, where the triton package is there.
+
+    Args:
+        model: a SchNet.
+        distance_range: smallest and largest distance that occur, in Å.
+    """
 
     def __init__(self, model: SchNet, distance_range):
         self.model = model
@@ -110,37 +151,45 @@ class TableEngine:
         self.pairs = pairs_class(self.basis)
         self.name = self.pairs.name
         self.checked = True  # refuse distances outside the grid
-        self.table = None
+        self.table: Tensor | None = None
 
-    def refresh(self):
+    def refresh(self) -> Tensor:
         """Freeze the table of the present parameters for ``evaluate``; computed in float64."""
         with torch.no_grad():
-            jets = filter_jets(self.grid.basis(self.model), *(w.double().cpu() for w in filter_weights(self.model)))
+            jets = filter_jets(
+                self.grid.basis(self.model), *(w.double().cpu() for w in filter_weights(self.model))
+            )
         self.table = jets.flatten(1, 2).to(self.basis)
+        return self.table
 
     def _forward(self, batch: Batch, positions: Tensor, table: Tensor):
-        """Energies, and what a backward pass needs: vectors, distances, pairs, (y, z) of every block and z of the output network."""
+        """Energies [B], and what a backward pass needs.
+
+        That is vectors [P, 3] and distances [P] of the pairs, the pairs in their bins, (y, z) of
+        every block and z of the output network, where z is what goes into a shifted softplus.
+        """
         m = self.model
-        r = positions.index_select(0, batch.j) - positions.index_select(0, batch.i)
-        r = r if batch.shift is None else r + batch.shift
+        batch = replace(batch, positions=positions)
+        n_neighbours = m.neighbour_counts(batch)
+        r = batch.vectors()
         d = r.norm(dim=1)
         pairs = self.pairs(batch, self.grid, d.detach(), self.checked)
         x = m.embedding(batch.atomic_numbers)
         tape = []
-        for block, rows in zip(m.interactions, table, strict=True):
+        for block, rows in zip(m.blocks(), table, strict=True):
             y = block.in2f(x)
             v = convolve(d, None, rows, y, pairs)
-            if batch.n_neighbours is not None:
-                v = v / batch.n_neighbours[:, None]
+            if n_neighbours is not None:
+                v = v / n_neighbours[:, None]
             z = block.f2out(v)
             x = x + block.dense(ssp(z))
             tape.append((y, z))
         z = m.output1(x)
         atomwise = m.output2(ssp(z)).squeeze(-1)
-        moved = Batch(**{**batch.__dict__, "positions": positions})
-        return m.scale.to(positions.dtype) * m.readout(atomwise, moved), (r, d, pairs, tape, z)
+        return m.scale.to(positions.dtype) * m.readout(atomwise, batch), (r, d, pairs, tape, z)
 
     def __call__(self, batch: Batch, forces: bool):
+        """Differentiable energies [B] (without offset) and forces [N, 3] or None."""
         table = filter_jets(self.basis, *filter_weights(self.model)).flatten(1, 2)  # [T, 3 K, F]
         r = batch.positions.detach().requires_grad_() if forces else batch.positions
         energy, (_, _, pairs, *_) = self._forward(batch, r, table)
@@ -152,24 +201,33 @@ class TableEngine:
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, forces: bool):
-        m = self.model
-        if forces and m.hyperparameters.readout == "dipole":
+        """The same without a graph, with the table of the last ``refresh``."""
+        if forces and self.model.hyperparameters.readout == "dipole":
             raise ConfigError("forces of a dipole moment: not an energy")
-        if self.table is None:
-            self.refresh()
-        energy, (r, d, pairs, tape, z) = self._forward(batch, batch.positions, self.table)
-        if not forces:
-            return energy, None
-        # by hand: PyTorch's bookkeeping costs more than the derivatives of one structure
-        by_atom = m.scale.to(d.dtype) if m.hyperparameters.readout == "sum" else (m.scale / batch.n_atoms)[batch.structure, None].to(d.dtype)
+        table = self.refresh() if self.table is None else self.table
+        energy, kept = self._forward(batch, batch.positions, table)
+        return energy, (self._forces(batch, table, *kept) if forces else None)
+
+    def _forces(self, batch: Batch, table: Tensor, r, d, pairs: Pairs, tape, z) -> Tensor:
+        """-dE/dr [N, 3] by hand: for one structure PyTorch's bookkeeping costs more than its work.
+
+        g is dE/dx of the features that leave a block, g_v that of its filter response v; the
+        derivative of ssp is the sigmoid. The convolution is its own adjoint.
+        """
+        m = self.model
+        n_neighbours = m.neighbour_counts(batch)
+        by_atom = m.scale.to(d.dtype)
+        if m.hyperparameters.readout == "mean":
+            by_atom = (m.scale / batch.n_atoms)[batch.structure, None].to(d.dtype)
         g = (by_atom * m.output2.weight * torch.sigmoid(z)) @ m.output1.weight
         by_d = torch.zeros_like(d)
-        for t in reversed(range(len(tape))):
-            block, rows, (y, z) = m.interactions[t], self.table[t], tape[t]
+        steps = list(zip(m.blocks(), table, tape, strict=True))
+        for block, rows, (y, z) in reversed(steps):
             g_v = (g @ block.dense.weight * torch.sigmoid(z)) @ block.f2out.weight
-            if batch.n_neighbours is not None:
-                g_v = g_v / batch.n_neighbours[:, None]
+            if n_neighbours is not None:
+                g_v = g_v / n_neighbours[:, None]
             by_d += pairs.contract(rows, g_v, y, 1)
             g = g + pairs.convolve(None, rows, g_v, 0) @ block.in2f.weight
-        pull = r * (by_d / d)[:, None]  # forces: minus the gradient
-        return energy, torch.zeros_like(batch.positions).index_add_(0, batch.i, pull).index_add_(0, batch.j, -pull)
+        pull = r * (by_d / d)[:, None]  # dE/dr_j of every pair, the opposite of dE/dr_i
+        forces = torch.zeros_like(batch.positions)
+        return forces.index_add_(0, batch.i, pull).index_add_(0, batch.j, -pull)

@@ -1,72 +1,140 @@
-"""Figures from results: a picture, a PDF and the data as CSV. A new figure is a new function in FIGURES."""
+"""Figures from results: a picture, a PDF and the data as CSV.
+
+A figure is a file workflow/figures/NAME.yaml. It names its kind, a file schnet/figures/KIND.py with
+
+    READS     the files of a run that it reads, names of attributes of ``Run``;
+    OPTIONS   its options with their defaults; a tuple stands for a choice, the first by default;
+    draw      (project, figure) -> (matplotlib figure, CSV text);
+    uses      (run) -> bool, optional: whether it draws from such a run;
+    note      (project, figure) -> str, optional: a sentence that the caption ends with.
+
+Checking a figure imports its kind, so kinds leave the import of matplotlib to ``style``.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
+from schnet.errors import ConfigError, known_or_nearest
+from schnet.figures.results import experiments_of, runs_of
 
-matplotlib.use("Agg")
+if TYPE_CHECKING:
+    from schnet.project import Project
 
-import matplotlib.pyplot as plt
-from matplotlib import ticker
-
-from schnet.errors import ConfigError
-from schnet.figures import embeddings, errors, learning
-from schnet.files import atomic, write_text
-from schnet.project import Project
-
-FIGURES = {
-    "figure_3": learning.learning_curves,
-    "figure_4": embeddings.embedding_pca,
-    "figure_9": errors.qm9_histograms,
-    "figure_10": errors.crystal_histogram,
-    "training_curves": learning.training_curves,
-    "predicted_true": errors.predicted_true,
-}
-#: Okabe and Ito's palette: told apart by colour-blind readers; line styles and markers serve print
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
-    "legend.frameon": False,
-    "figure.dpi": 150,
-    "savefig.bbox": "tight",
-    "svg.hashsalt": "schnet",
-}
+#: modules here that are no kind
+HELPERS = ("results", "style")
 
 
-def log_axis(axis):
-    """A logarithmic axis, after the drawing, with plain numbers: at 1, 2 and 5, or more where it is short."""
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0) if high > 6 * low else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)))
-    axis.set_major_formatter(ticker.FuncFormatter(lambda v, _: f"{v:g}"))
-    axis.set_minor_formatter(ticker.NullFormatter())
+def kinds() -> list[str]:
+    """The names of all kinds of figures."""
+    found = [module.name for module in pkgutil.iter_modules(__path__)]
+    return sorted(name for name in found if name not in HELPERS)
 
 
-def save(figure, csv_text: str, path):
-    """Write the picture, a PDF and the CSV beside it."""
-    path = Path(path)
-    for suffix, metadata in ((path.suffix, {}), (".pdf", {"CreationDate": None})):
-        with atomic(path.with_suffix(suffix)) as temporary:
-            figure.savefig(temporary, metadata=metadata if suffix == ".pdf" else None)
-    plt.close(figure)
-    write_text(path.with_suffix(".csv"), csv_text)
+def check_figure(figure: dict, where: str, experiments: dict[str, dict]):
+    """Check what the schema cannot know: kind, experiments, options and their values.
+
+    Args:
+        figure: the content of a file in workflow/figures.
+        where: the file, for messages.
+        experiments: all experiments by name.
+
+    Raises:
+        ConfigError: with the nearest valid name.
+    """
+    known_or_nearest(figure["kind"], kinds(), "kind of figure", f"{where}: kind")
+    wanted = figure["experiments"]
+    if isinstance(wanted, str):
+        known_or_nearest(wanted, ["all"], "choice", f"{where}: experiments")
+        wanted = list(experiments)
+    for name in wanted:
+        known_or_nearest(name, experiments, "experiment", f"{where}: experiments")
+    defaults = _kind(figure["kind"]).OPTIONS
+    for name, value in figure.get("options", {}).items():
+        place = f"{where}: options"
+        known_or_nearest(name, defaults, f"option of {figure['kind']}", place)
+        _check_option(value, defaults[name], f"{place}: {name}")
+    labelled = _names({name: experiments[name] for name in wanted})
+    for name in figure.get("options", {}).get("labels", {}):
+        known_or_nearest(name, labelled, "name to label", f"{where}: options: labels")
 
 
-def render(project: Project, name: str, output):
-    """Draw one figure of the project."""
-    if name not in FIGURES:
-        raise ConfigError(f"no figure {name!r}; known: {', '.join(FIGURES)}")
-    with plt.rc_context(STYLE):
-        figure, csv_text = FIGURES[name](project)
-        figure.text(0.0, -0.02, f"{project.config['scale']} scale", fontsize=7, color="#555555", ha="left", va="top")
-        save(figure, csv_text, output)
+def _check_option(value, default, where: str):
+    """Raise ConfigError when a value has another type than the default, or is not among several."""
+    if isinstance(default, tuple):
+        known_or_nearest(value, default, "choice", where)
+    elif isinstance(value, bool) != isinstance(default, bool) or not isinstance(
+        value, int | float if isinstance(default, float) else type(default)
+    ):
+        raise ConfigError(f"{where}: {value!r} should be like {default!r}")
+
+
+def _names(experiments: dict[str, dict]) -> list[str]:
+    """What a figure can label: rows, columns, data sets and targets of experiments."""
+    names = []
+    for experiment in experiments.values():
+        entries = [*experiment["rows"], *experiment["columns"]]
+        names += [entry["key"] for entry in entries]
+        for entry in (experiment, *entries):
+            run = entry.get("run", {})
+            names += [run[key] for key in ("dataset", "target") if key in run]
+    return list(dict.fromkeys(names))
+
+
+def _kind(name: str):
+    """The module of a kind."""
+    return importlib.import_module(f"schnet.figures.{name}")
+
+
+def _figure(project: Project, name: str) -> dict:
+    """The declaration of a figure. Raises ConfigError for an unknown name."""
+    known_or_nearest(name, project.figures, "figure", "workflow/figures")
+    return project.figures[name]
+
+
+def files_read(project: Project, name: str) -> list[Path]:
+    """The files that a figure is drawn from, each once, those of unfinished runs included."""
+    figure = _figure(project, name)
+    kind = _kind(figure["kind"])
+    uses = getattr(kind, "uses", lambda run: True)
+    runs = [run for run in runs_of(project, figure) if uses(run)]
+    return list(dict.fromkeys(getattr(run, attribute) for run in runs for attribute in kind.READS))
 
 
 def caption(project: Project, name: str) -> str:
-    """What the figure shows, and at which scale."""
-    return (FIGURES[name].__doc__ or "").split("\n\n")[0].replace("\n    ", " ").strip() + f" ({project.config['scale']} scale)"
+    """What a figure shows, and at which scale."""
+    figure = _figure(project, name)
+    note = getattr(_kind(figure["kind"]), "note", lambda project, figure: "")(project, figure)
+    scale = f"({project.config['scale']} scale)"
+    return " ".join(filter(None, [figure["caption"].strip(), note, scale]))
+
+
+def render(project: Project, name: str, output: str | Path):
+    """Draw a figure of the project.
+
+    Args:
+        name: of a file in workflow/figures.
+        output: the picture; a PDF and the CSV file are written beside it.
+    """
+    import matplotlib
+
+    from schnet.figures import style
+
+    figure = _figure(project, name)
+    with matplotlib.rc_context(style.settings()):
+        picture, csv_text = _kind(figure["kind"]).draw(project, figure)
+        style.save(picture, csv_text, output, f"{project.config['scale']} scale")
+
+
+__all__ = [
+    "caption",
+    "check_figure",
+    "experiments_of",
+    "files_read",
+    "kinds",
+    "render",
+    "runs_of",
+]

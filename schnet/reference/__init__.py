@@ -1,39 +1,58 @@
-"""Raw files with real calculators, in the upstream formats: GFN2-xTB (tblite) for molecules, EMT (ase) for metals.
+"""Raw files made with real calculators, in the upstream formats.
 
-The converters cannot tell these files from the real ones. They make the demo scale, and, with ``model``,
-the C20 trajectories that stand in for the paper's unpublished ones.
+GFN2-xTB (tblite) for molecules, EMT (ase) for metals. The converters cannot tell these files from
+the real ones. They make the demo scale, and, with ``model``, the C20 trajectories that stand in for
+the paper's unpublished ones.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
-from schnet.files import file_digest
+from schnet.data.fetch import MADE_HERE, source_record
+
+#: kinds of data whose making several processes can share; a trajectory is one process
+PARALLEL = ("molecules", "c20")
 
 
 def processes(count: int) -> ProcessPoolExecutor:
-    """Fresh processes: a forked one would inherit OpenMP's threads as locked locks and hang in tblite."""
+    """Fresh processes: a forked one would inherit OpenMP's threads and hang in tblite."""
     return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
 
-def generate(dataset: str, kind: str, folder, *, workers: int = 1, model: str | None = None, **options) -> list[dict]:
-    """Make the raw files of ``dataset`` in ``folder``; returns their records for sources.json.
+def generate(
+    dataset: str, kind: str, folder, *, workers: int = 1, model: str | None = None, **options
+) -> list[dict]:
+    """Make the raw files of a data set.
 
-    kind: molecules, trajectory, isomers, crystals or c20; options: how many (the scale files).
+    Args:
+        dataset: its name.
+        kind: molecules, trajectory, isomers, crystals or c20 (``reference:`` in sources.yaml).
+        folder: where the files go.
+        workers: processes that share the work.
+        model: model file that drives the trajectories of c20 instead of GFN2-xTB.
+        options: how many structures, frames and so on (``generate:`` in the scale files).
+
+    Returns:
+        One record per file, see `schnet.data.fetch.source_record`.
+
+    Raises:
+        SchNetError: a molecule cannot be built, or its calculation does not converge.
     """
     os.environ["OMP_NUM_THREADS"] = "1"  # one process per core instead
     from schnet.reference import crystals, molecules, trajectories
 
-    maker = {
+    makers: dict[str, Callable] = {
         "molecules": molecules.make,
         "trajectory": trajectories.make_md17,
         "isomers": trajectories.make_iso17,
         "c20": trajectories.make_c20,
         "crystals": crystals.make,
-    }[kind]
+    }
     if kind == "c20" and model:
         options["model"] = model
-    method, files = maker(dataset, folder, workers=workers, **options)
-    return [{"file": f.name, "url": method, "bytes": f.stat().st_size, "sha256": file_digest(f), "checksum_from": "made here"} for f in files]
+    method, files = makers[kind](dataset, folder, workers=workers, **options)
+    return [source_record(f, method, MADE_HERE) for f in files]

@@ -1,1 +1,1 @@
-"""The training loop, its losses, schedules and checkpoints."""
+"""Gradient steps: objective, schedule, state, recorder, and the loop that ties them."""

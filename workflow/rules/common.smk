@@ -1,38 +1,36 @@
 # The project resolved from the configuration; everything else in these files only connects.
+#
+# Rerun triggers: what decides a result travels as input or params. How it is computed (device, threads,
+# engine, …) travels as resources, which trigger nothing.
 import json
 import os
 import sys
 
+from schnet import figures
 from schnet.errors import SchNetError
 from schnet.project import load_project
+from schnet.reference import PARALLEL
+from schnet.workflow import EXECUTION_CONFIG
 
 # the schnet command of the environment that snakemake runs in, activated or not
-shell.prefix(f"export PATH={os.path.dirname(sys.executable)}:$PATH; ")
+shell.prefix(f"export PATH={os.path.dirname(sys.executable)!r}:$PATH; ")
 
 try:
-    PROJECT = load_project(config)
+    PROJECT = load_project(config, workflow.basedir)
 except SchNetError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = str(PROJECT.results)
 DATA = str(PROJECT.data)
 RESOLVED = f"{RESULTS}/config.json"
-TABLES = [name for name in PROJECT.experiments if name.startswith("table")]
-TRAINING_DEVICE = PROJECT.config["device"]
-TRAINING_THREADS = PROJECT.config["threads"]
+TABLES = list(PROJECT.experiments)
 # whether the raw files are made here instead of fetched
-MADE = PROJECT.scale["data"] == "reference"
+MADE = PROJECT.made_up
+DEVICE = PROJECT.config["device"]
+ENGINE = PROJECT.config["engine"]
+THREADS = PROJECT.config["threads"]
 # one GPU for each job, none where the CPU is asked for; slurm/config.yaml may name its type
-TRAINING_GRES = "" if TRAINING_DEVICE == "cpu" else "gpu:1"
-FIGURES = [
-    "figure_3",
-    "figure_4",
-    "figure_9",
-    "figure_10",
-    "training_curves",
-    "predicted_true",
-]
-RUN_FILES = ["model.pt", "run.yaml", "history.csv"]
+GRES = "" if DEVICE == "cpu" else "gpu:1"
 
 
 wildcard_constraints:
@@ -44,65 +42,79 @@ def scale_resource(name, default):
     return PROJECT.scale.get("resources", {}).get(name, default)
 
 
-def rendered_runs(names):
-    """Metrics of all runs that the given experiments need."""
-    runs = dict.fromkeys(run for name in names for run in PROJECT.runs_of(name))
-    return [f"{RESULTS}/runs/{run}/metrics.json" for run in runs]
+def settings(run):
+    """All settings of the run with a path."""
+    return PROJECT.run(run).settings
 
 
-def data_of(names):
-    """Data sets behind the given experiments: runs found beside other data are trained again."""
-    runs = dict.fromkeys(run for name in names for run in PROJECT.runs_of(name))
-    return sorted({PROJECT.runs[run]["data"] for run in runs})
+def run_files(names, file):
+    """A file of every run that the given experiments need."""
+    runs = dict.fromkeys(run.path for name in names for run in PROJECT.runs_of(name))
+    return [f"{RESULTS}/runs/{run}/{file}" for run in runs]
+
+
+def run_inputs(wildcards):
+    """Data, split and neighbour lists of a run.
+
+    The digest alone is a reason to compute again: the same data made a second time are the same.
+    """
+    s = settings(wildcards.run)
+    files = {
+        "data": ancient(s.data),
+        "digest": f"{DATA}/{s.dataset}.digest",
+        "split": ancient(s.split),
+    }
+    if s.neighbours:
+        files["neighbours"] = ancient(s.neighbours)
+    return files
+
+
+def neighbours_option(input):
+    return ["--neighbours", input.neighbours] if "neighbours" in input.keys() else []
 
 
 def generate_options(wildcards):
-    return json.dumps(
-        PROJECT.scale["families"][family(wildcards.dataset)].get("generate", {})
-    )
+    return json.dumps(PROJECT.family(wildcards.dataset).get("generate", {}))
 
 
 def fetch_options(wildcards):
-    if (
-        wildcards.dataset == "materials_project"
-        and PROJECT.config["materials_project"] == "live"
-    ):
-        return "--live"
-    return f"--mirror '{PROJECT.config['mirror']}'" if PROJECT.config["mirror"] else ""
+    live = PROJECT.config["materials_project"] == "live"
+    if wildcards.dataset == "materials_project" and live:
+        return ["--live"]
+    mirror = PROJECT.config["mirror"]
+    return ["--mirror", mirror] if mirror else []
 
 
-def family(dataset):
-    from schnet.project import family_of
-
-    return family_of(dataset, PROJECT.scale)
+def reference_workers(wildcards):
+    """Processes that share the making of a data set, where it can be shared."""
+    return 2 if PROJECT.sources[wildcards.dataset]["reference"] in PARALLEL else 1
 
 
 def raw_manifest(wildcards):
     derived = "derived_from" in PROJECT.sources[wildcards.dataset] and not MADE
+    folder = "distilled/" if derived else ""
+    return f"{DATA}/raw/{wildcards.dataset}/{folder}sources.json"
+
+
+def approximate_option():
+    names = PROJECT.scale.get("approximate", [])
+    return ["--approximate", ",".join(names)] if names else []
+
+
+def split_options(wildcards):
+    s = PROJECT.splits[f"{wildcards.dataset}/{wildcards.split}.npz"]
     return (
-        f"{DATA}/raw/{wildcards.dataset}/{'distilled/' if derived else ''}sources.json"
+        f"--n-train {s.n_train} --n-validation {s.n_validation} "
+        f"--seed {s.split_seed} --strategy {s.split_strategy}"
     )
 
 
-def split_of(wildcards):
-    return PROJECT.splits[f"{wildcards.dataset}/{wildcards.split}.npz"]
+def published(wildcards):
+    file = PROJECT.experiments[wildcards.table].get("published")
+    return [f"workflow/published/{file}"] if file else []
 
 
-FIGURE_RUNS = {
-    "figure_3": ["figure_3"],
-    "figure_4": ["table_2"],
-    "figure_9": ["table_1"],
-    "figure_10": ["table_2"],
-    "training_curves": list(PROJECT.experiments),
-    "predicted_true": list(PROJECT.experiments),
-}
-FIGURE_FILE = {
-    "figure_3": "metrics.json",
-    "figure_4": "model.pt",
-    "training_curves": "history.csv",
-}
-
-
-def figure_input(name):
-    file = FIGURE_FILE.get(name, "predictions.h5")
-    return [m.replace("metrics.json", file) for m in rendered_runs(FIGURE_RUNS[name])]
+def figure_inputs(wildcards):
+    """What a figure is drawn from; history.csv is written together with run.yaml."""
+    files = [str(f) for f in figures.files_read(PROJECT, wildcards.figure)]
+    return [f.replace("history.csv", "run.yaml") for f in files]

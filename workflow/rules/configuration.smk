@@ -1,4 +1,4 @@
-# The complete configuration, which tables and figures read.
+# The configuration that decides results, which tables and figures read.
 
 
 rule resolve:
@@ -8,6 +8,9 @@ rule resolve:
         f"{RESULTS}/logs/resolve.log",
     localrule: True
     params:
-        config=json.dumps(PROJECT.config, sort_keys=True),
+        config=json.dumps(
+            {k: v for k, v in PROJECT.config.items() if k not in EXECUTION_CONFIG},
+            sort_keys=True,
+        ),
     shell:
-        "schnet resolve --config {params.config:q} {output} 2> {log}"
+        "schnet resolve --config {params.config:q} {output:q} 2> {log:q}"

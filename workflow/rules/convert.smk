@@ -5,7 +5,9 @@ rule convert:
     input:
         raw_manifest,
     output:
-        f"{DATA}/{{dataset}}.h5",
+        data=f"{DATA}/{{dataset}}.h5",
+        # what decides whether a run is still the same: the content, not the file's time stamp
+        digest=f"{DATA}/{{dataset}}.digest",
     log:
         f"{DATA}/logs/convert_{{dataset}}.log",
     resources:
@@ -13,10 +15,7 @@ rule convert:
         runtime=lambda w: min(240, scale_resource("runtime", 240)),
     params:
         folder=lambda w, input: os.path.dirname(input[0]),
-        approximate=lambda w: (
-            "--approximate " + ",".join(PROJECT.scale["approximate"])
-            if PROJECT.scale.get("approximate")
-            else ""
-        ),
+        approximate=approximate_option(),
     shell:
-        "schnet data convert {wildcards.dataset} {params.folder} {output} {params.approximate} > {log} 2>&1"
+        "schnet data convert {wildcards.dataset} {params.folder:q} {output.data:q} "
+        "{params.approximate:q} --digest {output.digest:q} > {log:q} 2>&1"

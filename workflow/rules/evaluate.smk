@@ -3,23 +3,28 @@
 
 rule evaluate:
     input:
-        [f"{RESULTS}/runs/{{run}}/{name}" for name in RUN_FILES],
-        data=lambda w: PROJECT.runs[w.run]["data"],
-        split=lambda w: PROJECT.runs[w.run]["split"],
+        unpack(run_inputs),
+        model=f"{RESULTS}/runs/{{run}}/model.pt",
+        about=f"{RESULTS}/runs/{{run}}/run.yaml",
     output:
-        f"{RESULTS}/runs/{{run}}/metrics.json",
-        f"{RESULTS}/runs/{{run}}/predictions.h5",
+        metrics=update(f"{RESULTS}/runs/{{run}}/metrics.json"),
+        predictions=update(f"{RESULTS}/runs/{{run}}/predictions.h5"),
     log:
         f"{RESULTS}/logs/evaluate/{{run}}.log",
-    threads: TRAINING_THREADS
+    threads: THREADS
     resources:
-        gres=TRAINING_GRES,
-        cpus_per_task=TRAINING_THREADS,  # --cores does not cap it
+        gres=GRES,
+        cpus_per_task=THREADS,  # --cores does not cap it
         mem_mb=lambda w, attempt: scale_resource("mem_mb", 4000) * attempt,
         runtime=lambda w: min(120, scale_resource("runtime", 120)),
+        device=DEVICE,
+        engine=ENGINE,
+        computing_threads=THREADS,
     params:
         folder=lambda w: f"{RESULTS}/runs/{w.run}",
-        device=TRAINING_DEVICE,
-        threads=TRAINING_THREADS,
+        neighbours=lambda w, input: neighbours_option(input),
     shell:
-        "OMP_NUM_THREADS={params.threads} schnet evaluate {params.folder} --threads {params.threads} --device {params.device} > {log} 2>&1"
+        "OMP_NUM_THREADS={resources.computing_threads} schnet evaluate {params.folder:q} "
+        "--data {input.data:q} --split {input.split:q} {params.neighbours:q} "
+        "--threads {resources.computing_threads} --device {resources.device} "
+        "--engine {resources.engine} > {log:q} 2>&1"

@@ -1,5 +1,6 @@
 # Upstream files: downloaded (or made, at the demo scale), verified and listed in sources.json.
 
+
 if MADE:
 
     rule reference:
@@ -8,16 +9,17 @@ if MADE:
             f"{DATA}/raw/{{dataset}}/sources.json",
         log:
             f"{DATA}/logs/reference_{{dataset}}.log",
-        threads: 2
+        threads: reference_workers
         resources:
             mem_mb=2000,
             runtime=30,
-            cpus_per_task=2,
+            cpus_per_task=reference_workers,
         params:
             folder=lambda w: f"{DATA}/raw/{w.dataset}",
             options=generate_options,
         shell:
-            "schnet reference {wildcards.dataset} {params.folder} --workers 2 --options {params.options:q} > {log} 2>&1"
+            "OMP_NUM_THREADS=1 schnet reference {wildcards.dataset} {params.folder:q} --workers {threads} "
+            "--options {params.options:q} > {log:q} 2>&1"
 
 else:
 
@@ -32,7 +34,8 @@ else:
             folder=lambda w: f"{DATA}/raw/{w.dataset}",
             options=fetch_options,
         shell:
-            "schnet data fetch {wildcards.dataset} {params.folder} {params.options} 2> >(tee {log} >&2)"
+            "schnet data fetch {wildcards.dataset} {params.folder:q} {params.options:q} "
+            "2> >(tee {log:q} >&2)"
 
 
 rule distil:
@@ -53,6 +56,6 @@ rule distil:
         folder=lambda w: f"{DATA}/raw/{w.dataset}",
         model=lambda w: PROJECT.sources[w.dataset]["derived_from"],
     shell:
-        "(schnet import-tf {params.folder}/{params.model} {params.folder}/{params.model}.pt && "
-        "schnet reference {wildcards.dataset} {params.folder}/distilled --workers 2 "
-        "--options {params.options:q} --model {params.folder}/{params.model}.pt) > {log} 2>&1"
+        "(schnet import-tf {params.folder:q}/{params.model} {params.folder:q}/{params.model}.pt && "
+        "OMP_NUM_THREADS=1 schnet reference {wildcards.dataset} {params.folder:q}/distilled --workers 2 "
+        "--options {params.options:q} --model {params.folder:q}/{params.model}.pt) > {log:q} 2>&1"

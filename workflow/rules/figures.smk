@@ -1,11 +1,12 @@
-# Figures, each with its data as CSV.
+# Figures, one per file in workflow/figures, each with its data as CSV.
+import json
+import re
 
 
 rule figure:
     input:
         config=RESOLVED,
-        results=lambda w: figure_input(w.figure),
-        data=lambda w: data_of(FIGURE_RUNS[w.figure]),
+        results=figure_inputs,
     output:
         png=report(
             f"{RESULTS}/figures/{{figure}}.png",
@@ -16,15 +17,20 @@ rule figure:
         pdf=f"{RESULTS}/figures/{{figure}}.pdf",
         csv=f"{RESULTS}/figures/{{figure}}.csv",
     log:
-        f"{RESULTS}/logs/{{figure}}.log",
+        f"{RESULTS}/logs/figures/{{figure}}.log",
     wildcard_constraints:
-        figure="|".join(FIGURES),
+        figure="|".join(map(re.escape, PROJECT.figures)) or "none",
     localrule: True
+    params:
+        # drawn again when its declaration changes
+        declaration=lambda w: json.dumps(PROJECT.figures[w.figure], sort_keys=True),
+        caption=lambda w: figures.caption(PROJECT, w.figure),
     shell:
-        "schnet figure {wildcards.figure} --config {input.config} --output {output.png} > {log} 2>&1"
+        "schnet figure {wildcards.figure} --config {input.config:q} --output {output.png:q} "
+        "> {log:q} 2>&1"
 
 
-for name in FIGURES:
+for name in PROJECT.figures:
 
     rule:
         name:

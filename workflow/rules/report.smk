@@ -5,7 +5,7 @@ rule report:
     input:
         config=RESOLVED,
         tables=expand(f"{RESULTS}/tables/{{table}}.json", table=TABLES),
-        figures=expand(f"{RESULTS}/figures/{{figure}}.png", figure=FIGURES),
+        figures=expand(f"{RESULTS}/figures/{{figure}}.png", figure=PROJECT.figures),
     output:
         report(
             f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"
@@ -14,4 +14,4 @@ rule report:
         f"{RESULTS}/logs/report.log",
     localrule: True
     shell:
-        "schnet report {output} --config {input.config} > {log} 2>&1"
+        "schnet report {output:q} --config {input.config:q} > {log:q} 2>&1"

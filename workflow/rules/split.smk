@@ -3,15 +3,14 @@
 
 rule split:
     input:
-        f"{DATA}/{{dataset}}.h5",
+        data=ancient(f"{DATA}/{{dataset}}.h5"),
+        digest=f"{DATA}/{{dataset}}.digest",
     output:
         f"{RESULTS}/splits/{{dataset}}/{{split}}.npz",
     log:
-        f"{RESULTS}/logs/split_{{dataset}}_{{split}}.log",
+        f"{RESULTS}/logs/split/{{dataset}}/{{split}}.log",
     localrule: True
     params:
-        options=lambda w: "--n-train {n_train} --n-validation {n_validation} --seed {seed} --strategy {strategy}".format(
-            **split_of(w)
-        ),
+        options=split_options,
     shell:
-        "schnet split {input} {output} {params.options} > {log} 2>&1"
+        "schnet split {input.data:q} {output:q} {params.options} > {log:q} 2>&1"

@@ -5,13 +5,8 @@ rule table:
     input:
         config=RESOLVED,
         experiment="workflow/experiments/{table}.yaml",
-        published=lambda w: [
-            f"workflow/published/{f}"
-            for f in [PROJECT.experiments[w.table].get("published")]
-            if f
-        ],
-        metrics=lambda w: rendered_runs([w.table]),
-        data=lambda w: data_of([w.table]),
+        published=published,
+        metrics=lambda w: run_files([w.table], "metrics.json"),
     output:
         csv=f"{RESULTS}/tables/{{table}}.csv",
         md=f"{RESULTS}/tables/{{table}}.md",
@@ -24,14 +19,15 @@ rule table:
             labels={"table": "{table}"},
         ),
     log:
-        f"{RESULTS}/logs/{{table}}.log",
+        f"{RESULTS}/logs/tables/{{table}}.log",
     wildcard_constraints:
         table="|".join(TABLES),
     localrule: True
     params:
         stem=lambda w: f"{RESULTS}/tables/{w.table}",
     shell:
-        "schnet table {wildcards.table} --config {input.config} --output {params.stem} > {log} 2>&1"
+        "schnet table {wildcards.table} --config {input.config:q} --output {params.stem:q} "
+        "> {log:q} 2>&1"
 
 
 for name in TABLES:

@@ -1,8 +1,10 @@
 # One training per run directory. Checkpoints are no outputs, so a failed job keeps them and continues.
+# update(): what a run has stays in place until the new files are there.
 from schnet.together import announce
 
-# The SLURM executor runs the members of a group job one after another, though it asks for cores and memory for all.
-# So the first member trains them all side by side (schnet/together.py); the others find theirs finished.
+# The SLURM executor runs the members of a group job one after another, though it asks for cores and
+# memory for all. So the first member trains them all side by side (schnet/together.py); the others
+# find theirs finished.
 MEMBERS = []
 if "slurm-jobstep" in sys.argv:  # the process of a group; its members are its targets
     target = "train:run="
@@ -10,7 +12,10 @@ if "slurm-jobstep" in sys.argv:  # the process of a group; its members are its t
 if len(MEMBERS) > 1:
     announce(
         {
-            f"{RESULTS}/runs/{r}": [PROJECT.runs[r], f"{RESULTS}/logs/train/{r}.log"]
+            f"{RESULTS}/runs/{r}": [
+                settings(r).to_dict(),
+                f"{RESULTS}/logs/train/{r}.log",
+            ]
             for r in MEMBERS
         }
     )
@@ -18,23 +23,29 @@ if len(MEMBERS) > 1:
 
 rule train:
     input:
-        data=lambda w: PROJECT.runs[w.run]["data"],
-        split=lambda w: PROJECT.runs[w.run]["split"],
+        unpack(run_inputs),
     output:
-        [f"{RESULTS}/runs/{{run}}/{name}" for name in RUN_FILES],
+        model=update(f"{RESULTS}/runs/{{run}}/model.pt"),
+        about=update(f"{RESULTS}/runs/{{run}}/run.yaml"),
     log:
         f"{RESULTS}/logs/train/{{run}}.log",
-    threads: TRAINING_THREADS
+    threads: THREADS
     resources:
-        gres=TRAINING_GRES,
-        cpus_per_task=TRAINING_THREADS * max(1, len(MEMBERS)),  # --cores does not cap it
+        gres=GRES,
+        cpus_per_task=THREADS * max(1, len(MEMBERS)),  # --cores does not cap it
         mem_mb=lambda w, attempt: scale_resource("mem_mb", 4000) * attempt,
         runtime=lambda w, attempt: scale_resource("runtime", 240) * attempt,
+        device=DEVICE,
+        engine=ENGINE,
+        computing_threads=THREADS,
+        checkpoint_interval=lambda w: settings(w.run).checkpoint_interval,
     params:
-        run=lambda w: json.dumps(PROJECT.runs[w.run], sort_keys=True),
+        run=lambda w: json.dumps(settings(w.run).stated(), sort_keys=True),
         folder=lambda w: f"{RESULTS}/runs/{w.run}",
-        device=TRAINING_DEVICE,
-        threads=TRAINING_THREADS,
+        neighbours=lambda w, input: neighbours_option(input),
     shell:
-        "OMP_NUM_THREADS={params.threads} schnet train {params.run:q} --output {params.folder} "
-        "--threads {params.threads} --device {params.device} 2>> {log}"
+        "OMP_NUM_THREADS={resources.computing_threads} schnet train {params.run:q} "
+        "--data {input.data:q} --split {input.split:q} {params.neighbours:q} "
+        "--output {params.folder:q} --checkpoint-interval {resources.checkpoint_interval} "
+        "--threads {resources.computing_threads} --device {resources.device} "
+        "--engine {resources.engine} 2>> {log:q}"

@@ -51,6 +51,8 @@ struct Batch {
   const float *positions, *shift, *scale;  // [N, 3], [P, 3] or null, [N] (1 / n_neighbours) or null
 };
 
+enum Status { OK = 0, OUTSIDE_TABLE = 1, WRONG_ELEMENT = 2 };  // native.py knows these numbers
+
 struct Chunk {
   int64_t b0, b1, a0, a1, p0, p1;
 };
@@ -190,8 +192,10 @@ struct Engine {
 
   float* at(std::vector<float>& buffer, int l) { return buffer.data() + (size_t)l * batch.n_atoms * F; }
 
-  // energies [B]; forces [N, 3] or null. keep: store what backward() needs. False: a distance outside the table.
-  bool forward(const Batch& b, double* energies, float* forces, bool keep) {
+  // energies [B]; forces [N, 3] or null. keep: store what backward() needs.
+  Status forward(const Batch& b, double* energies, float* forces, bool keep) {
+    for (int64_t k = 0; k < b.n_atoms; k++)  // these are indices into the embedding
+      if (b.atomic_numbers[k] < 1 || b.atomic_numbers[k] >= n_elements) return WRONG_ELEMENT;
     batch = b, kept = keep;
     const size_t N = b.n_atoms, P = b.n_pairs, NF = N * F, L = keep ? T : 1, LF = keep || forces ? T : 1;
     i.resize(P), j.resize(P), bin.resize(P), place.resize(P), weight.resize(P * M), slope.resize(P * M), rij.resize(3 * P), inverse_d.resize(P), d_bar.resize(P);
@@ -204,7 +208,7 @@ struct Engine {
       if (geometry(c)) sweep(c, energies, forces);
       else inside[t] = 0;
     });
-    return std::all_of(inside.begin(), inside.end(), [](char ok) { return ok; });
+    return std::all_of(inside.begin(), inside.end(), [](char ok) { return ok; }) ? OK : OUTSIDE_TABLE;
   }
 
   void sweep(const Chunk& c, double* energies, float* forces) {
@@ -435,7 +439,7 @@ void schnet_set_coefficients(void* e, float lo, float h, int n_bins, const float
 int schnet_forward(void* e, int64_t B, int64_t N, int64_t P, const int64_t* atom_ptr, const int64_t* pair_ptr,
                    const int32_t* Z, const int32_t* i, const int32_t* j, const float* R, const float* shift,
                    const float* scale, double* energies, float* forces, int keep) {
-  return ((Engine*)e)->forward({B, N, P, atom_ptr, pair_ptr, Z, i, j, R, shift, scale}, energies, forces, keep) ? 0 : 1;
+  return ((Engine*)e)->forward({B, N, P, atom_ptr, pair_ptr, Z, i, j, R, shift, scale}, energies, forces, keep);
 }
 void schnet_backward(void* e, const float* g_e, const float* g_f, float* const* gradients) {
   ((Engine*)e)->backward(g_e, g_f, gradients);

@@ -1,0 +1,5 @@
+import sys
+
+from schnet.cli import main
+
+sys.exit(main())

@@ -1,0 +1,65 @@
+"""Options and look-ups that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+
+def add_verb(parent, name: str, function) -> argparse.ArgumentParser:
+    """A verb that calls ``function`` with the parsed arguments; its docstring is the help."""
+    help = function.__doc__
+    p = parent.add_parser(name, help=help[0].lower() + help[1:].rstrip("."), description=help)
+    p.set_defaults(function=function)
+    return p
+
+
+def add_compute(p):
+    """--threads and --device"""
+    p.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+
+def add_engine(p, default: str | None = "auto"):
+    """--engine"""
+    p.add_argument(
+        "--engine",
+        default=default,
+        choices=("auto", "native", "table", "reference"),
+        help="auto: the fastest that applies",
+    )
+
+
+def add_configuration(p):
+    """--config, --scale and --mirror"""
+    p.add_argument("--config", help="configuration (.json), or JSON on top of config.yaml")
+    p.add_argument("--scale", help="scale instead of that of config.yaml")
+    p.add_argument("--mirror", help="mirror instead of that of config.yaml")
+    p.add_argument("--results-dir", help="results folder instead of that of config.yaml")
+
+
+def configured_project(args):
+    """The project that ``add_configuration``'s options and config.yaml describe."""
+    from schnet.files import read_json
+    from schnet.project import load_project
+    from schnet.workflow import find_workflow, load_config
+
+    root = find_workflow(args.workflow)
+    values = load_config(root)
+    if args.config and args.config.endswith(".json"):
+        values = read_json(args.config)
+    elif args.config:
+        values |= json.loads(args.config)
+    for key in ("scale", "mirror", "results_dir"):
+        if getattr(args, key):
+            values[key] = getattr(args, key)
+    return load_project(values, root)
+
+
+def named_source(args) -> dict:
+    """What workflow/sources.yaml says of ``args.dataset``; ConfigError with the nearest name."""
+    from schnet.workflow import find_workflow, known_or_nearest, load_sources
+
+    sources = load_sources(find_workflow(args.workflow))
+    known_or_nearest(args.dataset, sources, "data set", "workflow/sources.yaml")
+    return sources[args.dataset]

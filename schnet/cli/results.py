@@ -1,0 +1,112 @@
+"""Verbs that render, compare and plan results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from schnet.cli.options import add_compute, add_configuration, add_verb, configured_project
+
+
+def resolve(args):
+    """Write the configuration that decides results: without device, engine and threads."""
+    from schnet.files import write_text
+    from schnet.workflow import EXECUTION_CONFIG
+
+    config = configured_project(args).config
+    kept = {k: v for k, v in config.items() if k not in EXECUTION_CONFIG}
+    text = json.dumps(kept, indent=2, ensure_ascii=False) + "\n"
+    path = Path(args.output)
+    if not path.exists() or path.read_text() != text:
+        write_text(path, text)
+
+
+def table(args):
+    """Render one table from the metrics of its runs."""
+    from schnet.tables import render
+
+    render(configured_project(args), args.name, args.output)
+
+
+def figure(args):
+    """Draw one figure from results."""
+    from schnet.figures import render
+
+    render(configured_project(args), args.name, args.output)
+
+
+def report(args):
+    """One HTML page with all tables, figures, runs and their cost."""
+    from schnet.report import render
+
+    render(configured_project(args), args.output)
+
+
+def compare(args):
+    """Check regenerated tables against committed ones."""
+    from schnet.compare import compare
+
+    compare(args.committed, args.regenerated, args.tolerance, args.factor)
+
+
+def plan(args):
+    """Runs, steps, time and disk per table, before anything is started."""
+    from schnet.plan import show
+
+    show(configured_project(args), measured=args.measure, threads=args.threads, device=args.device)
+
+
+def add_verbs(verbs):
+    """resolve, table, figure, report, compare, plan"""
+    p = add_verb(verbs, "resolve", resolve)
+    add_configuration(p)
+    p.add_argument("output")
+
+    p = add_verb(verbs, "table", table)
+    p.add_argument("name")
+    p.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="path without suffix; .csv, .md, .tex, .html, .json are written",
+    )
+    add_configuration(p)
+
+    p = add_verb(verbs, "figure", figure)
+    p.add_argument("name")
+    p.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        help="picture to write (png); .pdf and .csv are written beside it",
+    )
+    add_configuration(p)
+
+    p = add_verb(verbs, "report", report)
+    p.add_argument("output")
+    add_configuration(p)
+
+    p = add_verb(verbs, "compare", compare)
+    p.add_argument("committed", help="folder with tables as CSV")
+    p.add_argument("regenerated")
+    p.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.05,
+        help="largest relative difference where both come from the same data (default: 0.05)",
+    )
+    p.add_argument(
+        "--factor",
+        type=float,
+        default=5.0,
+        help="largest factor between two values from different data (default: 5)",
+    )
+
+    p = add_verb(verbs, "plan", plan)
+    add_configuration(p)
+    p.add_argument(
+        "--measure",
+        action="store_true",
+        help="time every kind of run on this machine that no finished run tells of",
+    )
+    add_compute(p)

@@ -1,0 +1,167 @@
+"""Verbs that train, judge and use models."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from pathlib import Path
+
+from schnet.cli.options import add_compute, add_engine, add_verb
+from schnet.errors import ConfigError, SchNetError
+
+
+def _settings(args) -> tuple[dict, str]:
+    """The settings of ``schnet train``'s argument, and where they were found."""
+    from schnet.files import read_yaml
+    from schnet.record import settings_of
+    from schnet.schema import validate
+
+    inline = args.run.lstrip().startswith("{")
+    where = "run" if inline else args.run
+    values = json.loads(args.run) if inline else read_yaml(args.run)
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where}: a mapping with the settings of a run is expected")
+    values = settings_of(values)
+    for key in ("data", "split", "neighbours", "engine", "checkpoint_interval"):
+        if getattr(args, key) is not None:
+            values[key] = getattr(args, key)
+    validate(values, "run", where)
+    for key in ("data", "split"):
+        if not values.get(key):
+            raise ConfigError(f"{where}: {key} must be given, or --{key}")
+    return values, where
+
+
+def train(args):
+    """Train one model; continues by itself after an interruption."""
+    from schnet.methods import fit
+    from schnet.run import make_spec
+    from schnet.together import announced, train_together
+
+    values, where = _settings(args)
+    out = args.output
+    if out is None:
+        if where == "run":
+            raise ConfigError("--output is needed when the run is given inline")
+        out = str(Path(args.run).parent)
+    spec = make_spec(values, where)
+    members = announced()
+    if out in members:
+        sys.exit(train_together(members, out, threads=args.threads, device=args.device))
+    gc.freeze()  # what is loaded by now is no garbage: the collector would look through it again
+    fit(spec, out, threads=args.threads, device=args.device)
+
+
+def evaluate(args):
+    """Predict validation and test structures of runs."""
+    from schnet.evaluation import evaluate
+
+    for run in args.run:
+        metrics = evaluate(
+            run,
+            threads=args.threads,
+            device=args.device,
+            engine=args.engine,
+            data=args.data,
+            split=args.split,
+            neighbours=args.neighbours,
+        )
+        for part, values in metrics["parts"].items():
+            errors = (f"{q} MAE {v['mae']:.4g} {v['unit']}" for q, v in values.items())
+            print(f"{run} {part}: " + ", ".join(errors))
+
+
+def verify(args):
+    """Do the first steps and the evaluation of finished runs still give the same numbers?"""
+    from schnet.verify import verify
+
+    good = True
+    for run in args.run:
+        try:
+            good &= verify(
+                run,
+                threads=args.threads,
+                device=args.device,
+                steps=args.steps,
+                structures=args.structures,
+                data=args.data,
+                split=args.split,
+                neighbours=args.neighbours,
+            )
+        except (SchNetError, OSError) as error:  # the next run may be fine
+            print(f"{run}: cannot be verified: {error}")
+            good = False
+    if not good:
+        sys.exit(1)
+
+
+def predict(args):
+    """Predict structures of any file ASE reads."""
+    from schnet.predict import predict_file
+
+    predict_file(args.model, args.structures, args.output, threads=args.threads, device=args.device)
+
+
+def import_tf(args):
+    """Turn a released TensorFlow checkpoint folder into a model file."""
+    from schnet.models import save_model
+    from schnet.models.tf_import import import_tf
+
+    model, arguments = import_tf(args.folder)
+    save_model(
+        args.output,
+        model,
+        target="energy",
+        unit="kcal/mol",
+        force_unit="kcal/mol/Å",
+        provenance={
+            "released model": Path(args.folder).name,
+            "arguments": repr(arguments),
+        },
+    )
+    p = model.hyperparameters
+    rho = arguments.get("eweight")
+    print(f"{args.output}: T={p.n_interactions}, F={p.n_features}, trained with rho={rho}")
+
+
+def add_verbs(verbs):
+    """train, evaluate, verify, predict, import-tf"""
+    p = add_verb(verbs, "train", train)
+    p.add_argument("run", help="run file (YAML), or its content as JSON")
+    p.add_argument("-o", "--output", help="run directory (default: that of the run file)")
+    p.add_argument("--data", help="converted data set, in place of the run file's")
+    p.add_argument("--split", help="split file, in place of the run file's")
+    p.add_argument("--neighbours", help="neighbour lists, in place of the run file's")
+    p.add_argument("--checkpoint-interval", type=int, help="steps between checkpoints")
+    add_engine(p, default=None)
+    add_compute(p)
+
+    p = add_verb(verbs, "evaluate", evaluate)
+    p.add_argument("run", nargs="+", help="run directory")
+    p.add_argument("--data", help="converted data set, in place of the run's")
+    p.add_argument("--split", help="split file, in place of the run's")
+    p.add_argument("--neighbours", help="neighbour lists, in place of the run's")
+    add_engine(p)
+    add_compute(p)
+
+    p = add_verb(verbs, "verify", verify)
+    p.add_argument("run", nargs="+", help="run directory")
+    p.add_argument("--steps", type=int, default=5000, help="replay at most so many (default: 5000)")
+    p.add_argument(
+        "--structures", type=int, default=1000, help="predict at most so many (default: 1000)"
+    )
+    p.add_argument("--data", help="converted data set, in place of the run's")
+    p.add_argument("--split", help="split file, in place of the run's")
+    p.add_argument("--neighbours", help="neighbour lists, in place of the run's")
+    add_compute(p)
+
+    p = add_verb(verbs, "predict", predict)
+    p.add_argument("model")
+    p.add_argument("structures")
+    p.add_argument("-o", "--output", required=True, help="extended xyz file to write")
+    add_compute(p)
+
+    p = add_verb(verbs, "import-tf", import_tf)
+    p.add_argument("folder", help="folder with args.npy and validation/best_model.*")
+    p.add_argument("output")

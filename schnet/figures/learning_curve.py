@@ -1,0 +1,149 @@
+"""Test error against the number of training structures, a curve per column or row of a table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from schnet.figures import style
+from schnet.figures.results import experiments_of, options, published
+from schnet.run import RunSpec
+from schnet.units import factor
+
+READS = ("metrics_file",)
+#: curve: what is one curve; its points are the rows, or the columns, of the experiment
+OPTIONS = {
+    "curve": ("column", "row"),
+    "x_label": "training structures N",
+    "y_label": "mean absolute error",
+    "labels": {},
+}
+
+
+def _settings(experiment: dict, row: dict, column: dict) -> dict:
+    """What an experiment asks of a cell, at the paper's training size."""
+    return experiment["run"] | row.get("run", {}) | column.get("run", {})
+
+
+def _model(settings: dict) -> str:
+    """The architecture of a neural run, or the method."""
+    method = settings.get("method", RunSpec.method)
+    return settings.get("architecture", RunSpec.architecture) if method == "neural" else method
+
+
+def _measured(cell) -> tuple[list[float], str | None]:
+    """The errors of a cell's evaluated runs, in the cell's unit, and that unit."""
+    errors, unit = [], cell.unit
+    for run in cell.runs:
+        metrics = run.metrics()
+        if metrics is None:
+            continue
+        values = metrics["parts"][cell.part][cell.quantity]
+        unit = unit or values["unit"]
+        errors.append(values["mae"] * factor(values["unit"], unit))
+    return errors, unit
+
+
+def _printed(table: pd.DataFrame, row: str, column: str, unit: str | None) -> float | None:
+    """A printed value in a unit, or None where nothing is printed."""
+    found = table[(table["row"] == row) & (table["column"] == column)]
+    if found.empty:
+        return None
+    entry = found.iloc[0]
+    return float(entry["value"]) * factor(entry["unit"], unit or entry["unit"])
+
+
+def points(project, figure: dict) -> pd.DataFrame:
+    """All points of the curves: one row per cell of the experiments.
+
+    Columns: experiment, curve (key of the column or row), label, model (method and architecture),
+    n_train, mae, standard_error (only of several runs), runs, unit, paper_n, printed.
+    """
+    chosen = options(figure, OPTIONS)
+    out = []
+    for name in experiments_of(project, figure):
+        experiment, table = project.experiments[name], published(project, name)
+        rows = {row["key"]: row for row in experiment["rows"]}
+        columns = {column["key"]: column for column in experiment["columns"]}
+        for cell in project.cells[name]:
+            row, column = rows[cell.row], columns[cell.column]
+            settings = _settings(experiment, row, column)
+            curve = column if chosen["curve"] == "column" else row
+            errors, unit = _measured(cell)
+            spread = None
+            if len(errors) > 1:
+                spread = np.std(errors, ddof=1) / np.sqrt(len(errors))
+            out.append(
+                {
+                    "experiment": name,
+                    "curve": curve["key"],
+                    "label": chosen["labels"].get(curve["key"], curve["label"]),
+                    "model": _model(settings),
+                    "n_train": cell.runs[0].settings.n_train if cell.runs else None,
+                    "mae": np.mean(errors) if errors else None,
+                    "standard_error": spread,
+                    "runs": len(errors),
+                    "unit": unit,
+                    "paper_n": settings.get("n_train"),
+                    "printed": _printed(table, cell.row, cell.column, unit),
+                }
+            )
+    numbers = ["n_train", "mae", "standard_error", "paper_n", "printed"]
+    return pd.DataFrame(out).astype(dict.fromkeys(numbers, float))
+
+
+def note(project, figure: dict) -> str:
+    """What the markers and bars are, as far as the scale decides it."""
+    cells = [cell for name in experiments_of(project, figure) for cell in project.cells[name]]
+    several = any(len(cell.runs) > 1 for cell in cells)
+    bars = "One run per point, hence no error bars."
+    if several:
+        bars = "Error bars: standard error of the mean over repeats, where there are several."
+    if all(published(project, name).empty for name in experiments_of(project, figure)):
+        return bars
+    if project.made_up:
+        return f"{bars} Printed values are left out: the data of this scale are made up."
+    return f"{bars} Hollow markers: values printed in the paper, at the paper's training sizes."
+
+
+def draw(project, figure: dict):
+    """Learning curves on logarithmic axes; printed values as hollow markers at the paper's N.
+
+    Columns of another architecture or method than the first one's are drawn in black.
+    """
+    chosen = options(figure, OPTIONS)
+    data = points(project, figure)
+    shown = data[data["mae"].notna()]
+    if shown.empty:
+        picture, _ = style.panels(0, columns=1, width=4.8, height=3.5)
+        return picture, data.to_csv(index=False)
+
+    picture, (ax,) = style.panels(1, columns=1, width=4.8, height=3.5)
+    ticks = set(shown["n_train"].astype(int))
+    usual = data["model"].iloc[0]
+    hollow = None
+    for k, (_, curve) in enumerate(data.groupby(["experiment", "curve"], sort=False)):
+        look = style.line(k) if curve["model"].iloc[0] == usual else dict(style.REFERENCE)
+        there = curve[curve["mae"].notna()].sort_values("n_train")
+        label = curve["label"].iloc[0] if len(there) else None
+        ax.plot(there["n_train"], there["mae"], label=label, ms=5, **look)
+        several = there[there["standard_error"].notna()]
+        bars = {"fmt": "none", "ecolor": look["color"], "capsize": 2}
+        if len(several):
+            ax.errorbar(several["n_train"], several["mae"], several["standard_error"], **bars)
+        printed = curve[curve["printed"].notna()]
+        if len(printed) and not project.made_up:
+            look = {"marker": look["marker"], "mec": look["color"], "mfc": "none", "ls": "none"}
+            ax.plot(printed["paper_n"], printed["printed"], ms=8, **look)
+            ticks |= set(printed["paper_n"].astype(int))
+            hollow = {**look, "mec": style.GREY, "marker": "o", "ms": 8}
+    if hollow:
+        ax.plot([], [], label="printed in the paper", **hollow)
+    unit = style.unit_text(data["unit"].dropna().iloc[0])
+    ax.set(xscale="log", yscale="log", xlabel=chosen["x_label"])
+    ax.set_ylabel(f"{chosen['y_label']} / {unit}")
+    style.log_axis(ax.yaxis)
+    ax.set_xticks(sorted(ticks), [f"{n:,}" for n in sorted(ticks)])
+    ax.xaxis.minorticks_off()
+    ax.legend(handlelength=3.5, labelspacing=0.6, fontsize=8)
+    return picture, data.to_csv(index=False)

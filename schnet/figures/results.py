@@ -1,0 +1,81 @@
+"""What figures read: runs of a declaration, test predictions, printed values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+
+from schnet.run import Run
+
+if TYPE_CHECKING:
+    from schnet.project import Project
+
+
+def experiments_of(project: Project, figure: dict) -> list[str]:
+    """The names of the experiments that a figure draws from."""
+    wanted = figure["experiments"]
+    return list(project.experiments) if wanted == "all" else list(wanted)
+
+
+def runs_of(project: Project, figure: dict) -> list[Run]:
+    """The runs of a figure's experiments, each once, finished or not."""
+    runs = (run for name in experiments_of(project, figure) for run in project.runs_of(name))
+    return list({run.path: run for run in runs}.values())
+
+
+def options(figure: dict, defaults: dict) -> dict:
+    """The options of a figure; of a choice among several the first is the default."""
+    usual = {k: v[0] if isinstance(v, tuple) else v for k, v in defaults.items()}
+    return usual | figure.get("options", {})
+
+
+def task(run: Run) -> tuple[str, str, str | None]:
+    """What a run learns: data set, target, forces."""
+    return run.dataset, run.settings.target, run.settings.forces
+
+
+def task_title(key: tuple[str, str, str | None], labels: dict[str, str]) -> str:
+    """The title of a panel for a task; ``labels`` by data set or target."""
+    dataset, target, forces = key
+    names = [labels.get(name, name.replace("_", " ")) for name in (dataset, target)]
+    return ", ".join(filter(None, names)) + (", with forces" if forces else "")
+
+
+@dataclass
+class Predictions:
+    """Predictions of a run for one part of its split: true, predicted [M], unit."""
+
+    part: str
+    true: np.ndarray
+    predicted: np.ndarray
+    unit: str
+
+
+def predictions(run: Run, part: str = "test") -> Predictions | None:
+    """The predictions of a run, or None while there are none.
+
+    Where a run has no such part, it is the first one whose name starts with "test".
+    """
+    if not run.predictions_file.exists():
+        return None
+    with h5py.File(run.predictions_file, "r") as h5:
+        parts = [part, *sorted(name for name in h5 if name.startswith("test"))]
+        found = next((name for name in parts if name in h5), None)
+        if found is None:
+            return None
+        group = h5[found]
+        return Predictions(found, group["true"][:], group["predicted"][:], str(group.attrs["unit"]))
+
+
+def published(project: Project, experiment: str):
+    """Printed values of an experiment: a pandas.DataFrame with row, column, value, unit."""
+    import pandas as pd
+
+    name = project.experiments[experiment].get("published")
+    if name is None:
+        return pd.DataFrame({"row": [], "column": [], "value": [], "unit": []})
+    return pd.read_csv(Path(project.root) / "workflow" / "published" / name)

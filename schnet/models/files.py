@@ -1,0 +1,124 @@
+"""Model files: weights, hyper-parameters, offsets, elements, units and provenance."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from schnet.errors import ModelError, first_line
+from schnet.files import atomic
+from schnet.models.contract import MAX_Z, Model
+from schnet.models.registry import build
+
+FORMAT = "schnet-model"
+#: targets of files without ``kind`` that are total energies of a structure
+ENERGIES = ("energy", "U0")
+
+
+def kind_of(target: str, force_unit: str | None) -> str:
+    """What a target is where that is not recorded: "energy" for total energies, else "other"."""
+    return "energy" if force_unit is not None or target in ENERGIES else "other"
+
+
+def save_model(
+    path,
+    model: Model,
+    *,
+    target: str,
+    unit: str,
+    force_unit: str | None = None,
+    kind: str | None = None,
+    provenance: dict | None = None,
+    alternatives: dict | None = None,
+) -> None:
+    """Write a model file, which loads with ``weights_only=True``.
+
+    Args:
+        path: the file.
+        model: the model; its weights, hyper-parameters, offsets and elements are written.
+        target: name of the property that it predicts.
+        unit: of the property.
+        force_unit: of the forces, where it was trained on them.
+        kind: what the property is (``Property.kind``); None: guessed from its name.
+        provenance: anything plain that tells how the model came about.
+        alternatives: other state dictionaries of the same model by name ("raw").
+    """
+    content = dict(
+        format=FORMAT,
+        version=1,
+        architecture=model.name,
+        hyperparameters=model.describe(),
+        state={k: v.detach().cpu().clone() for k, v in model.state_dict().items()},
+        alternatives=alternatives or {},
+        # interned: pickle writes equal texts differently, by whether they are one object, and files
+        # of the same model should be the same
+        target=sys.intern(target),
+        unit=unit,
+        force_unit=force_unit,
+        kind=sys.intern(kind or kind_of(target, force_unit)),
+        provenance=provenance or {},
+    )
+    # opened here: given a path, torch would store its name
+    with atomic(path) as temporary, open(temporary, "wb") as f:
+        torch.save(content, f)
+
+
+def read_model_file(path) -> dict:
+    """The content of a model file.
+
+    Raises:
+        ModelError: it is missing, not one of ours, or holds more than plain tensors.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ModelError(f"{path}: no such model file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = first_line(error)
+        raise ModelError(
+            f"{path}: refused, not a model file of plain tensors ({reason}); "
+            "never load it with pickle"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ModelError(
+            f"{path}: not a SchNet model file; use the model.pt of a run or `schnet import-tf`"
+        )
+    return content
+
+
+def load_model(path, *, weights: str | None = None) -> Model:
+    """A ready model in evaluation mode from a model file.
+
+    Args:
+        path: the file.
+        weights: an alternative set of weights kept in the file ("raw"); None: those of the model.
+
+    Returns:
+        The model, with the attributes ``target``, ``unit``, ``force_unit``, ``kind`` and
+        ``provenance`` of the file.
+
+    Raises:
+        ModelError: the file cannot be used, or has no such weights.
+    """
+    content = read_model_file(path)
+    model = build(content["architecture"], content["hyperparameters"])
+    state = content["state"]
+    if weights is not None:
+        if weights not in content["alternatives"]:
+            there = ", ".join(content["alternatives"]) or "none"
+            raise ModelError(f"{path}: holds no weights {weights!r}; it has {there}")
+        state = content["alternatives"][weights]
+    # files of earlier versions do not tell the elements: nowhere true means unknown
+    state = {"elements": torch.zeros(MAX_Z, dtype=torch.bool), **state}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ModelError(f"{path}: the weights do not fit the architecture ({reason})") from error
+    model.target, model.unit = content["target"], content["unit"]
+    model.force_unit, model.provenance = content["force_unit"], content["provenance"]
+    model.kind = content.get("kind") or kind_of(model.target, model.force_unit)
+    return model.eval().requires_grad_(False)

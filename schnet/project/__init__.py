@@ -1,0 +1,239 @@
+"""From configuration files to the list of runs: which exist, where they live, what needs them.
+
+A table or scan is a file in workflow/experiments; a scale file says how large and how long.
+Every cell of a table becomes a list of runs (one per repeat); two cells that need the same training
+share it. Snakemake and the command line both read the result, a ``Project``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from schnet.data.fetch import missing_in_mirror
+from schnet.errors import ConfigError
+from schnet.figures import check_figure
+from schnet.project.checks import (
+    check_cell,
+    check_overrides,
+    check_spec,
+    hyperparameter_names,
+    hyperparameters_class,
+    own_hyperparameters,
+)
+from schnet.project.identity import run_path, split_path
+from schnet.project.settings import settings_of_cell
+from schnet.run import Run, RunSpec, make_spec
+from schnet.workflow import (
+    find_workflow,
+    known_or_nearest,
+    load_config,
+    load_experiments,
+    load_figures,
+    load_scale,
+    load_sources,
+)
+
+__all__ = ["Cell", "Project", "load_project"]
+
+
+@dataclass
+class Cell:
+    """One cell of a table: the runs it averages over, and what to read from their metrics."""
+
+    row: str
+    column: str
+    quantity: str
+    part: str
+    unit: str | None
+    runs: list[Run] = field(default_factory=list)
+    missing: str = ""
+
+
+@dataclass
+class Project:
+    """Everything that the configuration files say, resolved.
+
+    Attributes:
+        root: the folder with config.yaml and workflow/.
+        config, scale, sources, experiments, figures: the validated files.
+        cells: by experiment.
+        runs: by path.
+        splits: settings of a run that needs the split, by the split's path.
+    """
+
+    root: Path
+    config: dict
+    scale: dict
+    sources: dict
+    experiments: dict[str, dict]
+    figures: dict[str, dict]
+    cells: dict[str, list[Cell]] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+    splits: dict[str, RunSpec] = field(default_factory=dict)
+
+    @property
+    def results(self) -> Path:
+        """results/SCALE"""
+        return Path(self.config["results_dir"]) / self.config["scale"]
+
+    @property
+    def made_up(self) -> bool:
+        """Whether the data are made on the spot: no number may stand beside a printed one."""
+        return self.scale["data"] == "reference"
+
+    @property
+    def data(self) -> Path:
+        """Converted files; made-up, mirrored and upstream data never share a folder."""
+        kind = "mirror" if self.config["mirror"] else "upstream"
+        if self.made_up:
+            kind = "demo"
+        return Path(self.config["data_dir"]) / kind
+
+    def data_file(self, dataset: str) -> Path:
+        """The converted data set."""
+        return self.data / f"{dataset}.h5"
+
+    def neighbours_file(self, dataset: str, cutoff: float) -> Path:
+        """The neighbour lists of a data set within a cutoff in Å."""
+        return self.data / "neighbours" / f"{dataset}-{float(cutoff)!r}.h5"
+
+    def datasets(self) -> list[str]:
+        """Names of the data sets that some run needs."""
+        return sorted({run.dataset for run in self.runs.values()})
+
+    def run(self, path: str) -> Run:
+        """The run with a path. Raises ConfigError when the configuration has none."""
+        known_or_nearest(path, self.runs, "run", "results")
+        return self.runs[path]
+
+    def runs_of(self, experiment: str) -> list[Run]:
+        """The runs that an experiment needs, each once, in the order of its cells."""
+        runs = (run for cell in self.cells[experiment] for run in cell.runs)
+        return list({run.path: run for run in runs}.values())
+
+    def family(self, dataset: str) -> dict | None:
+        """What the scale says of a data set: the entry of its name, or of the part before '_'."""
+        families = self.scale["families"]
+        return families.get(dataset, families.get(dataset.split("_")[0]))
+
+
+def load_project(config: dict | None = None, root: str | Path | None = None) -> Project:
+    """The project of a workflow folder.
+
+    Args:
+        config: in place of config.yaml's content.
+        root: the folder with workflow/; None: the working directory or one above.
+
+    Raises:
+        ConfigError: whatever does not fit together, with file, place and nearest valid name.
+    """
+    folder = find_workflow(root)
+    resolved = load_config(folder, config)
+    project = Project(
+        folder,
+        resolved,
+        load_scale(folder, resolved["scale"]),
+        load_sources(folder),
+        load_experiments(folder),
+        load_figures(folder),
+    )
+    for name, experiment in project.experiments.items():
+        project.cells[name] = [
+            _cell(project, name, row, column)
+            for row in experiment["rows"]
+            for column in experiment["columns"]
+            if not column.get("quoted") and not row.get("quoted")
+        ]
+    check_overrides(resolved["run"].get("model", {}), project.runs.values())
+    for name, figure in project.figures.items():
+        check_figure(figure, f"workflow/figures/{name}.yaml", project.experiments)
+    return project
+
+
+def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
+    """A cell with its runs, which the project keeps, or with the reason for having none."""
+    experiment = project.experiments[name]
+    where = f"workflow/experiments/{name}.yaml: {row['key']}, {column['key']}"
+    layers = (project.config["run"], column.get("run", {}), row.get("run", {}), experiment["run"])
+    dataset = next((layer["dataset"] for layer in layers if "dataset" in layer), None)
+    nominal = next((n for layer in layers if (n := layer.get("n_train"))), None)
+    if dataset is None or nominal is None:
+        raise ConfigError(f"{where}: dataset and n_train must be given")
+    known_or_nearest(dataset, project.sources, "data set", f"{where}: workflow/sources.yaml")
+    source = project.sources[dataset]
+
+    family = project.family(dataset)
+    probe = family or {"n_train": {}, "n_validation": 1}
+    settings = settings_of_cell(
+        project.config,
+        project.scale,
+        probe,
+        experiment,
+        row,
+        column,
+        lambda settings: hyperparameter_names(settings, where),
+    )
+    size = settings.pop("n_train")
+    if settings.get("n_validation") is None:
+        raise ConfigError(f"{where}: n_validation must be a number")
+    spec = make_spec(settings, where)
+    unit = column.get("unit") or row.get("unit")
+    quantity = column.get("quantity") or row.get("quantity") or spec.target
+    check_spec(spec, source, where)
+    check_cell(spec, source, quantity, unit, where)
+
+    spec = replace(spec, model=own_hyperparameters(spec))
+
+    cell = Cell(row["key"], column["key"], quantity, column.get("part", "test"), unit)
+    cell.missing = _why_missing(project, dataset, nominal, size)
+    if not cell.missing:
+        spec = replace(spec, n_train=size)
+        wanted = min(experiment.get("repeats", 1), _repeats(project))
+        cell.runs = [_run(project, spec, repeat) for repeat in range(wanted)]
+    return cell
+
+
+def _why_missing(project: Project, dataset: str, nominal: int, size: int | None) -> str:
+    """Why a scale has no runs for a data set and the size that an experiment names; or ''."""
+    scale, source = project.config["scale"], project.sources[dataset]
+    if project.family(dataset) is None:
+        return f"{dataset} is in no family of the scale {scale}"
+    if size is None:
+        return f"N = {nominal:,} is not part of the scale {scale}"
+    if project.made_up:
+        return "" if "reference" in source else f"{dataset} cannot be made at the scale {scale}"
+    if not source.get("files"):
+        return f"{dataset} has no upstream files"
+    absent = missing_in_mirror(source, project.config["mirror"])
+    return f"{', '.join(absent[:2])} is not in the mirror" if absent else ""
+
+
+def _repeats(project: Project) -> int:
+    return project.config["repeats"] or project.scale["repeats"]
+
+
+def _run(project: Project, spec: RunSpec, repeat: int) -> Run:
+    """One repeat: its seed and split differ from the others', nothing else."""
+    spec = replace(spec, repeat=repeat, seed=spec.seed + repeat, split_seed=repeat)
+    hyperparameters = hyperparameters_class(spec)
+    defaults = {f.name: f.default for f in hyperparameters.__dataclass_fields__.values()}
+    path = run_path(spec, getattr(hyperparameters, "SHORT", {}), defaults)
+    if path not in project.runs:
+        split = split_path(spec)
+        cutoff = spec.model.get("cutoff", defaults.get("cutoff"))
+        neighbours = None
+        if cutoff is not None:
+            neighbours = str(project.neighbours_file(spec.dataset, cutoff))
+        spec = replace(
+            spec,
+            data=str(project.data_file(spec.dataset)),
+            split=str(project.results / "splits" / split),
+            neighbours=neighbours,
+            engine=project.config["engine"],
+        )
+        project.splits[split] = spec
+        project.runs[path] = Run(path, project.results / "runs" / path, spec)
+    elif project.runs[path].settings.scientific() != spec.scientific():
+        raise ConfigError(f"{path}: two runs share this directory; change a seed of one of them")
+    return project.runs[path]

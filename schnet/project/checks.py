@@ -1,0 +1,99 @@
+"""What can be known to be wrong before any job starts."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+from schnet.data.store import Property
+from schnet.errors import ConfigError
+from schnet.methods import check_method, hyperparameters_of_method
+from schnet.models import check_hyperparameters, hyperparameters_of
+from schnet.run import RunSpec
+from schnet.units import UNITS, factor
+from schnet.workflow import known_or_nearest
+
+
+@cache
+def properties_of(module: str) -> dict[str, Property]:
+    """The properties that a data set's module says it converts (its PROPERTIES), by name."""
+    try:
+        return importlib.import_module(module).PROPERTIES
+    except ImportError as error:
+        raise ConfigError(f"workflow/sources.yaml: module {module!r}: {error}") from error
+    except AttributeError as error:
+        raise ConfigError(f"{module}: has no PROPERTIES, a dictionary of Property") from error
+
+
+def hyperparameters_class(spec: RunSpec):
+    """The dataclass of the hyper-parameters in ``spec.model``."""
+    if spec.method == "neural":
+        return hyperparameters_of(spec.architecture)
+    return hyperparameters_of_method(spec.method)
+
+
+def hyperparameter_names(settings: dict, where: str) -> list[str]:
+    """Hyper-parameters of the method and architecture that settings name.
+
+    Raises ConfigError for an unknown one.
+    """
+    kept = {k: settings[k] for k in ("method", "architecture")} | {"dataset": "", "target": ""}
+    try:
+        return list(hyperparameters_class(RunSpec(**kept)).__dataclass_fields__)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def own_hyperparameters(spec: RunSpec) -> dict:
+    """The hyper-parameters of a run that are not default: said or not said, it is the same run."""
+    known = hyperparameters_class(spec).__dataclass_fields__
+    own = {}
+    for name, value in spec.model.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and "float" in str(known[name].type):
+            value = float(value)
+        if value != known[name].default:
+            own[name] = value
+    return own
+
+
+def check_overrides(model: dict, runs):
+    """Raise ConfigError for a hyper-parameter in the configuration that no run has."""
+    known = {
+        name for run in runs for name in hyperparameters_class(run.settings).__dataclass_fields__
+    }
+    for name in model:
+        known_or_nearest(name, sorted(known), "hyper-parameter", "config.yaml: run: model")
+
+
+def check_spec(spec: RunSpec, source: dict, where: str):
+    """Raise ConfigError for a method, architecture, hyper-parameter or target unheard of."""
+    try:
+        if spec.method == "neural":
+            check_hyperparameters(spec.architecture, spec.model)
+        else:
+            check_method(spec.method, spec.model, spec.forces)
+    except (ConfigError, TypeError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if spec.forces and spec.model.get("readout") == "dipole":
+        raise ConfigError(f"{where}: forces of a dipole moment: it is not an energy")
+    properties = properties_of(source["module"])
+    scalars = [name for name, p in properties.items() if not p.per_atom]
+    known_or_nearest(spec.target, scalars, f"target of {spec.dataset} called", where)
+    if spec.forces:
+        per_atom = [name for name, p in properties.items() if p.per_atom]
+        known_or_nearest(spec.forces, per_atom, f"forces of {spec.dataset} called", where)
+
+
+def check_cell(spec: RunSpec, source: dict, quantity: str, unit: str | None, where: str):
+    """Raise ConfigError for a quantity that the runs of a cell do not have, or an unfit unit."""
+    properties = properties_of(source["module"])
+    measured = [spec.target, *(name for name, p in properties.items() if p.per_atom)]
+    known_or_nearest(quantity, measured, "quantity", where)
+    if unit is None:
+        return
+    known_or_nearest(unit, UNITS, "unit", where)
+    try:
+        factor(properties[quantity].unit, unit)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {quantity}: {error}") from error

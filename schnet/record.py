@@ -1,0 +1,194 @@
+"""What goes into a run, and what a finished run says of itself: run.yaml."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from schnet import provenance
+from schnet.data.splits import load_split, split_digest
+from schnet.data.store import Store
+from schnet.data.structures import Structures, load
+from schnet.errors import ConfigError, DataError
+from schnet.files import read_yaml, write_yaml
+from schnet.run import MODEL_FILE, RunSpec, make_spec
+from schnet.schema import validate
+
+#: keys that run files of earlier versions had
+DROPPED = ("scale",)
+
+
+@dataclass
+class Inputs:
+    """The data and the split of a run, opened and found to fit.
+
+    Attributes:
+        store: the converted data set.
+        parts: indices into it by part: train, validation, test, ….
+        split_digest: SHA-256 of the split.
+        neighbours: file with the neighbour lists, or None.
+    """
+
+    store: Store
+    parts: dict[str, np.ndarray]
+    split_digest: str
+    neighbours: str | None = None
+
+    def load(
+        self,
+        indices,
+        properties: Sequence[str],
+        *,
+        cutoff: float | None = None,
+        device="cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Structures:
+        """Structures of the data set in memory, with neighbours within the cutoff (Å)."""
+        return load(
+            self.store,
+            indices,
+            properties,
+            cutoff=cutoff,
+            neighbours=self.neighbours,
+            device=device,
+            dtype=dtype,
+        )
+
+
+def open_inputs(spec: RunSpec) -> Inputs:
+    """Open what a run is made from.
+
+    Raises:
+        ConfigError: the split has other sizes than the settings say.
+        DataError: data or split are missing, damaged, or do not belong together; or the data have
+            no such property.
+    """
+    for key in ("data", "split"):
+        if not getattr(spec, key):
+            raise ConfigError(f"{key}: the path of a file must be given")
+    store = Store(spec.data)
+    store.require(spec.target)
+    if spec.forces:
+        store.require(spec.forces)
+    parts = load_split(spec.split, store)
+    for key, part in (("n_train", "train"), ("n_validation", "validation")):
+        wanted, there = getattr(spec, key), len(parts[part])
+        if wanted is not None and wanted != there:
+            raise ConfigError(
+                f"{spec.split}: has {there:,} {part} structures, but the run says {key}: {wanted:,}"
+            )
+    return Inputs(store, parts, split_digest(spec.split), spec.neighbours)
+
+
+def write_run_file(
+    folder: Path, spec: RunSpec, inputs: Inputs, result: dict, *, threads: int, device
+) -> None:
+    """Write run.yaml of a finished run.
+
+    Args:
+        folder: the run's directory.
+        spec: its settings; ``run:`` has those that decide the result, ``execution:`` the others.
+        inputs: what it was made from.
+        result: what it came to; ``seconds`` and ``parameters`` of every method, and its own.
+        threads, device: what computed it.
+    """
+    common = {
+        "seconds": round(result["seconds"], 1),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "hardware": provenance.hardware(device),
+        "parameters": result["parameters"],
+        "n_train": len(inputs.parts["train"]),
+        "n_validation": len(inputs.parts["validation"]),
+    }
+    about = {
+        "run": spec.scientific(),
+        "execution": spec.execution() | {"device": str(device), "threads": threads},
+        "result": common | {k: v for k, v in result.items() if k not in common},
+        "data": {
+            "digest": inputs.store.digest,
+            "split_digest": inputs.split_digest,
+            "sources": inputs.store.sources,
+            "notes": inputs.store.notes,
+        },
+        "provenance": provenance.collect(),
+    }
+    write_yaml(Path(folder) / "run.yaml", about)
+
+
+def settings_of(about: dict) -> dict:
+    """The settings in a run file, flat: one written by hand, or run.yaml of a finished run."""
+    if not isinstance(about.get("run"), dict):
+        return about
+    execution = about.get("execution", {})
+    settings = about["run"] | {k: v for k, v in execution.items() if k not in ("device", "threads")}
+    return {k: v for k, v in settings.items() if k not in DROPPED}
+
+
+def _is_complete(about) -> bool:
+    """Whether the content of a file has the parts of a finished run's run.yaml."""
+    parts = ("run", "execution", "result", "data")
+    if not isinstance(about, dict) or not all(isinstance(about.get(p), dict) for p in parts):
+        return False
+    return {"digest", "split_digest"} <= about["data"].keys()
+
+
+def finished_run(folder: Path, **paths: str | None) -> tuple[RunSpec, dict]:
+    """Settings and run.yaml of a finished run.
+
+    Args:
+        folder: the run's directory.
+        paths: data, split, neighbours in place of those that it was made from; None: as it was.
+    """
+    file = Path(folder) / "run.yaml"
+    about = read_yaml(file)
+    if not _is_complete(about):
+        raise ConfigError(
+            f"{file}: is not the run.yaml of a finished run; delete the directory to train again"
+        )
+    settings = settings_of(about) | {k: str(v) for k, v in paths.items() if v is not None}
+    validate(settings, "run", file)
+    return make_spec(settings, str(file)), about
+
+
+def is_finished(folder: Path, spec: RunSpec) -> bool:
+    """Whether a directory holds the result of this very run: same settings, data and split.
+
+    Raises:
+        ConfigError: it holds the result of a run with other settings, which would be lost.
+    """
+    folder = Path(folder)
+    if not ((folder / "run.yaml").exists() and (folder / MODEL_FILE).exists()):
+        return False
+    there, about = finished_run(folder)
+    mine, theirs = spec.scientific(), there.scientific()
+    different = [k for k in mine.keys() | theirs.keys() if mine.get(k) != theirs.get(k)]
+    if different:
+        raise ConfigError(
+            f"{folder}: holds a finished run with other settings ({', '.join(sorted(different))}); "
+            "choose another directory or delete it"
+        )
+    if "steps" in about["result"] and not (folder / "history.csv").exists():
+        return False
+    data = about["data"]
+    same_data = Store(spec.data).digest == data["digest"]
+    return same_data and split_digest(spec.split) == data["split_digest"]
+
+
+def open_inputs_of(folder: Path, spec: RunSpec, about: dict) -> Inputs:
+    """Open the data and the split of a finished run.
+
+    Raises:
+        DataError: they are not those that the run was made from.
+    """
+    same_data = Store(spec.data).digest == about["data"]["digest"]
+    if not same_data or split_digest(spec.split) != about["data"]["split_digest"]:
+        raise DataError(
+            f"{folder}: was trained on other data or another split than {spec.data} and "
+            f"{spec.split} are now; train again"
+        )
+    return open_inputs(spec)

@@ -1,0 +1,226 @@
+"""The cells of a table: what its runs measured beside what is printed, in one unit each."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from schnet.errors import ConfigError
+from schnet.finished import Finished
+from schnet.project import Cell, Project
+from schnet.run import Run
+from schnet.units import factor
+
+DIGITS = 12  # of a data digest, enough to tell data sets apart
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A number as a document prints it: its digits are text and stay as they are.
+
+    Attributes:
+        value, uncertainty: the printed digits; uncertainty may be empty.
+        unit: what it is printed in.
+    """
+
+    value: str
+    uncertainty: str
+    unit: str
+
+    @property
+    def text(self) -> str:
+        """Value and uncertainty, digit by digit."""
+        return f"{self.value} ± {self.uncertainty}" if self.uncertainty else self.value
+
+    @property
+    def number(self) -> float:
+        return float(self.value)
+
+    @property
+    def error(self) -> float | None:
+        return float(self.uncertainty) if self.uncertainty else None
+
+    def converted(self, unit: str) -> Printed:
+        """The same number in another unit; with all its digits where it is printed in that one.
+
+        Raises ValueError for a unit of another quantity.
+        """
+        if unit == self.unit:
+            return self
+        scale = factor(self.unit, unit)
+        value = self.number * scale
+        uncertainty = "" if self.error is None else fixed(self.error * scale, digits(value))
+        return Printed(fixed(value, digits(value)), uncertainty, unit)
+
+
+@dataclass
+class Entry:
+    """One rendered cell; all its values are in ``unit``.
+
+    Attributes:
+        row, column: keys.
+        unit: of every value here, measured and printed.
+        measured: mean over repeats. error: its standard error, None for one run.
+        repeats: runs that went into it.
+        printed: the printed number in ``unit``. original: as it is printed.
+        quoted: taken from a document, not computed here.
+        extension: not in the paper.
+        missing: why runs are missing; empty where none is.
+        runs: the evaluated runs behind it.
+        raw: mean over repeats with the weights of the last steps, where the model is their average.
+        data: beginnings of the digests of the data behind it, joined by '+'.
+        comparable: whether measured and printed values may be compared.
+    """
+
+    row: str
+    column: str
+    unit: str | None
+    measured: float | None = None
+    error: float | None = None
+    repeats: int = 0
+    printed: Printed | None = None
+    original: Printed | None = None
+    quoted: bool = False
+    extension: bool = False
+    missing: str = ""
+    runs: list[Run] = field(default_factory=list)
+    raw: float | None = None
+    data: str = ""
+    comparable: bool = True
+
+    @property
+    def printed_text(self) -> str:
+        return "–" if self.printed is None else self.printed.text
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus printed value, or None where they cannot or must not be compared."""
+        if self.measured is None or self.printed is None or not self.comparable:
+            return None
+        return self.measured - self.printed.number
+
+
+def digits(value: float) -> int:
+    """Decimals that show three significant digits of a value."""
+    if value == 0 or not math.isfinite(value):
+        return 3
+    return max(0, min(6, 2 - math.floor(math.log10(abs(value)))))
+
+
+def fixed(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}"
+
+
+def number(value: float | None, error: float | None = None) -> str:
+    """A value with three significant digits and its standard error with as many decimals."""
+    if value is None:
+        return "–"
+    text = fixed(value, digits(value))
+    return text if error is None else f"{text} ± {fixed(error, digits(value))}"
+
+
+def published(path: Path | None) -> dict[tuple[str, str], Printed]:
+    """(row, column) -> number of a file in workflow/published; none without a file.
+
+    Raises ConfigError for a value that is no number.
+    """
+    if path is None:
+        return {}
+    out = {}
+    with open(path, encoding="utf-8", newline="") as f:
+        for record in csv.DictReader(f):
+            printed = Printed(record["value"], record["uncertainty"], record["unit"])
+            try:
+                _ = printed.number, printed.error
+            except ValueError as error:
+                where = f"{record['row']}, {record['column']}"
+                raise ConfigError(f"{path}: {where}: {error}") from error
+            out[record["row"], record["column"]] = printed
+    return out
+
+
+def entries(project: Project, name: str) -> list[Entry]:
+    """All cells of a table, row by row: what is measured, what is printed, and what is missing.
+
+    Raises:
+        ConfigError: metrics without what a cell asks for, or a printed number in a unit of
+            another quantity.
+    """
+    experiment = project.experiments[name]
+    file = experiment.get("published")
+    path = project.root / "workflow" / "published" / file if file else None
+    printed = published(path)
+    cells = {(c.row, c.column): c for c in project.cells[name]}
+    out = []
+    for row in experiment["rows"]:
+        for column in experiment["columns"]:
+            key = (row["key"], column["key"])
+            entry = Entry(*key, column.get("unit") or row.get("unit"))
+            entry.extension = bool(row.get("extension"))
+            entry.quoted = key not in cells
+            entry.comparable = not project.made_up
+            entry.original = printed.get(key)
+            if entry.unit is None and entry.original:
+                entry.unit = entry.original.unit
+            if key in cells:
+                _measure(entry, cells[key])
+            if entry.original:
+                entry.printed = _printed(entry.original, entry, path)
+            out.append(entry)
+    return out
+
+
+def _printed(original: Printed, entry: Entry, path: Path | None) -> Printed:
+    """The printed number in the unit of its cell."""
+    try:
+        return original.converted(entry.unit or original.unit)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {entry.row}, {entry.column}: {error}") from error
+
+
+def _measure(entry: Entry, cell: Cell):
+    """Fill in what the evaluated runs of a cell say."""
+    entry.missing = cell.missing
+    values, raw, data = [], [], set()
+    for run in cell.runs:
+        metrics = run.metrics()
+        if metrics is None:
+            continue
+        found = _metric(metrics, cell, run)
+        entry.unit = entry.unit or found["unit"]
+        values.append(found["mae"] * factor(found["unit"], entry.unit))
+        part = metrics.get("alternatives", {}).get("raw", {}).get(cell.part, {})
+        if cell.quantity in part:
+            other = part[cell.quantity]
+            raw.append(other["mae"] * factor(other["unit"], entry.unit))
+        finished = Finished.read(run)
+        if finished is not None:
+            data.add(finished.digest[:DIGITS])
+        entry.runs.append(run)
+    if len(values) < len(cell.runs):
+        entry.missing = f"{len(values)} of {len(cell.runs)} runs there"
+    entry.repeats = len(values)
+    entry.data = "+".join(sorted(data - {""}))
+    if values:
+        entry.measured = float(np.mean(values))
+    if len(values) > 1:
+        entry.error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    if raw:
+        entry.raw = float(np.mean(raw))
+
+
+def _metric(metrics: dict, cell: Cell, run: Run) -> dict:
+    """The errors of the quantity that a cell shows, on its part of the split."""
+    parts = metrics["parts"]
+    if cell.part not in parts:
+        has = ", ".join(parts)
+        raise ConfigError(f"{run.metrics_file}: no part {cell.part!r}; it has {has}")
+    if cell.quantity not in parts[cell.part]:
+        has = ", ".join(parts[cell.part])
+        message = f"no {cell.quantity!r} for part {cell.part!r}; it has {has}"
+        raise ConfigError(f"{run.metrics_file}: {message}")
+    return parts[cell.part][cell.quantity]

@@ -1,0 +1,142 @@
+"""How a table is laid out: headers, rows of texts, units."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schnet.project import Project
+from schnet.tables.cells import Entry, entries, number
+from schnet.tables.notes import footnotes
+from schnet.units import factor
+
+
+@dataclass
+class Table:
+    """A table ready to be written.
+
+    Attributes:
+        name: of its experiment. scale: of its data.
+        title, caption: texts.
+        header: of the columns. rows: texts, as many each as the header.
+        notes: sentences under it.
+        entries: the cells with their numbers.
+    """
+
+    name: str
+    scale: str
+    title: str
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+    entries: list[Entry]
+
+
+def make_table(project: Project, name: str) -> Table:
+    """The table of an experiment, from the metrics that are there."""
+    experiment = project.experiments[name]
+    cells = entries(project, name)
+    header, rows = grid(project, name, cells)
+    return Table(
+        name,
+        project.config["scale"],
+        experiment["title"],
+        experiment["caption"].strip(),
+        header,
+        rows,
+        footnotes(project, name, cells),
+        cells,
+    )
+
+
+def grid(project: Project, name: str, cells: list[Entry]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of texts.
+
+    A computed column is shown as measured, printed (where numbers are printed) and difference
+    (unless the data are made up); a quoted one as printed.
+    """
+    experiment = project.experiments[name]
+    columns = experiment["columns"]
+    by_key = {(c.row, c.column): c for c in cells}
+    compared = {c.column for c in cells if c.printed is not None}
+    differences = not project.made_up
+    with_unit = _wants_unit_column(columns, cells)
+    header = [experiment.get("row_title", "")]
+    if with_unit:
+        header.append("Unit")
+    for column in columns:
+        header += _titles(column, column["key"] in compared, differences)
+    rows = []
+    for row in experiment["rows"]:
+        here = [by_key[row["key"], column["key"]] for column in columns]
+        # where the printed unit is in doubt, a second line reads the printed number in another one
+        readings = [None, row["also_unit"]] if row.get("also_unit") else [None]
+        for reading in readings:
+            label = row["label"] if reading is None else f"{row['label']}, if printed in {reading}"
+            line = [label]
+            if with_unit:
+                line.append(reading or _unit_of_row(columns, here))
+            for column, cell in zip(columns, here, strict=True):
+                texts = _texts(cell, column["key"] in compared, differences, reading)
+                line += texts[1:2] if column.get("quoted") else texts
+            rows.append(line)
+    return header, rows
+
+
+def _wants_unit_column(columns: list[dict], cells: list[Entry]) -> bool:
+    """Whether the columns do not say the units and these differ."""
+    own = {c["key"] for c in columns if c.get("unit")}
+    return len({c.unit for c in cells if c.column not in own} - {None}) > 1
+
+
+def _unit_of_row(columns: list[dict], cells: list[Entry]) -> str:
+    units = [
+        cell.unit for column, cell in zip(columns, cells, strict=True) if not column.get("unit")
+    ]
+    return next((unit for unit in units if unit), "")
+
+
+def _titles(column: dict, compared: bool, differences: bool) -> list[str]:
+    """The headers of one column of an experiment."""
+    title = ", ".join(filter(None, (column.get("group"), column["label"])))
+    if column.get("unit"):
+        title += f" ({column['unit']})"
+    if column.get("quoted"):
+        return [f"{title}, quoted"]
+    titles = [f"{title}, here"]
+    if compared:
+        titles.append("paper")
+        if differences:
+            titles.append("difference")
+    return titles
+
+
+def _texts(cell: Entry, compared: bool, differences: bool, reading: str | None) -> list[str]:
+    """Measured value, printed value and difference of a cell.
+
+    Args:
+        reading: a unit to read the printed digits in, in place of the one that is printed.
+    """
+    measured, error, difference = cell.measured, cell.error, cell.difference
+    printed = cell.printed_text
+    if reading is not None:
+        if cell.quoted:
+            return ["–", "–", "–"]
+        measured, error = _converted(measured, error, cell.unit, reading)
+        if cell.original is not None:
+            printed = cell.original.text
+            if difference is not None:
+                difference = measured - cell.original.number
+    texts = [number(measured, error)]
+    if compared:
+        texts.append(printed)
+        if differences:
+            texts.append("–" if difference is None else f"{difference:+.3g}")
+    return texts
+
+
+def _converted(value: float | None, error: float | None, source: str | None, target: str):
+    if value is None or source is None:
+        return None, None
+    scale = factor(source, target)
+    return value * scale, None if error is None else error * scale

@@ -1,0 +1,135 @@
+"""What stands under a table: how scale, data and protocol differ, and what is missing."""
+
+from __future__ import annotations
+
+from schnet.data import census
+from schnet.finished import Finished
+from schnet.project import Project
+from schnet.run import Run
+from schnet.tables.cells import Entry
+from schnet.verify import is_current
+
+PROTOCOLS = {
+    "short": (
+        "Protocol short: learning rate kept for three quarters of the run, then lowered; averaged "
+        "weights (EMA) are the model. Raw weights are in the JSON and CSV files."
+    ),
+    "tf_code": "Protocol tf_code: loss and validation as in the authors' code.",
+}
+
+
+def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
+    """All notes of a table, most important first.
+
+    Args:
+        name: of the experiment.
+        cells: its entries, see `schnet.tables.cells.entries`.
+    """
+    runs = list({run.path: run for cell in cells for run in cell.runs}.values())
+    finished = [f for f in map(Finished.read, runs) if f is not None]
+    notes = [project.scale["note"]]
+    if finished:
+        notes.append(_trained(finished))
+    notes += _data(project, finished, cells)
+    used = {f.protocol for f in finished}
+    notes += [text for protocol, text in PROTOCOLS.items() if protocol in used]
+    notes += _repeats(cells)
+    notes += _verified(runs)
+    notes += _approximate(project, cells)
+    notes += _of_experiment(project.experiments[name])
+    notes += _missing(cells)
+    if any(cell.quoted for cell in cells):
+        notes.append(
+            "Columns and rows without a measured value are quoted from the paper; they are not "
+            "computed here."
+        )
+    if project.made_up:
+        notes.append("Demo numbers: never to be compared with the printed ones.")
+    return list(dict.fromkeys(notes))
+
+
+def _trained(finished: list[Finished]) -> str:
+    """Sizes and lengths of the trainings, each once."""
+    kinds = set()
+    for f in finished:
+        family = f.dataset.split("_")[0]
+        method = "" if f.method == "neural" else f" ({f.method.replace('_', ' ')})"
+        kinds.add((family + method, f.n_train or 0, f.steps or 0))
+    texts = []
+    for what, n_train, steps in sorted(kinds):
+        text = f"{what}: N = {n_train:,}"
+        texts.append(f"{text}, {steps:,} steps" if steps else text)
+    return f"Trained here: {'; '.join(texts)}."
+
+
+def _data(project: Project, finished: list[Finished], cells: list[Entry]) -> list[str]:
+    """Where the data come from when they are not the upstream files, and what they are."""
+    sources = [source for f in finished for source in f.sources]
+    made = sorted({s["url"] for s in sources if s["checksum_from"] == "made here"})
+    mirrored = [s for s in sources if s["checksum_from"] == "mirror"]
+    # None: upstream publishes no checksum; records without the key are older and of slices
+    others = sorted({s["file"] for s in mirrored if s.get("upstream", False) is False})
+    unknown = sorted({s["file"] for s in mirrored if s.get("upstream", False) is None})
+    notes = [f"Data {what}." for what in made]
+    if others:
+        notes.append(
+            "Data from a mirror with checksums of its own, not the upstream files (a slice or "
+            f"revised labels): {', '.join(others)}."
+        )
+    if unknown:
+        notes.append(
+            "Data from a mirror with checksums of its own; upstream publishes none to compare "
+            f"with: {', '.join(unknown)}."
+        )
+    facts = [note for source in sources for note in source.get("notes") or []]
+    facts += census.sentences({project.sources[f.dataset]["title"]: f.notes for f in finished})
+    notes += facts
+    if (others or facts) and any(cell.difference is not None for cell in cells):
+        notes.append("Not like for like: the printed numbers belong to the upstream data.")
+    return notes
+
+
+def _repeats(cells: list[Entry]) -> list[str]:
+    measured = [cell.repeats for cell in cells if cell.repeats]
+    if 1 not in measured:
+        return []
+    if set(measured) == {1}:
+        return ["One run behind every measured value: no standard error."]
+    return ["A measured value without ± is of one run: no standard error."]
+
+
+def _verified(runs: list[Run]) -> list[str]:
+    if not runs:
+        return []
+    results = [is_current(run.folder) for run in runs]
+    good, bad = results.count(True), results.count(False)
+    if good:
+        text = f"{good} of {len(runs)} runs were verified with the code at hand (schnet verify)"
+    else:
+        text = f"None of {len(runs)} runs has been verified with the code at hand (schnet verify)"
+    if bad:
+        text += f"; {bad} did not come out with the same numbers"
+    return [f"{text}."]
+
+
+def _approximate(project: Project, cells: list[Entry]) -> list[str]:
+    rows = set(project.scale.get("approximate", ())) & {cell.row for cell in cells}
+    return [f"Only approximated in the demo's data: {', '.join(sorted(rows))}."] if rows else []
+
+
+def _of_experiment(experiment: dict) -> list[str]:
+    """Notes of the experiment's file: on the whole, on rows, on columns."""
+    notes = list(experiment.get("notes", []))
+    for entry in [*experiment["rows"], *experiment["columns"]]:
+        if entry.get("note"):
+            notes.append(f"{entry['label']}: {entry['note']}")
+    return notes
+
+
+def _missing(cells: list[Entry]) -> list[str]:
+    """The cells without all their runs, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.missing:
+            reasons.setdefault(cell.missing, []).append(f"{cell.row}/{cell.column}")
+    return [f"Missing, {reason}: {', '.join(where)}." for reason, where in reasons.items()]

@@ -1,0 +1,323 @@
+"""Declared figures: drawn from runs as they lie on disk, refused when a declaration is wrong."""
+
+import io
+import shutil
+import subprocess
+import sys
+import zlib
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import ROOT, copy_workflow, schnet, snakemake
+
+from schnet import figures
+from schnet.errors import ConfigError
+from schnet.figures import embedding_pca, error_histogram, learning_curve, training_curves
+from schnet.files import write_json
+from schnet.models import build, save_model
+from schnet.project import load_project
+
+NAMES = sorted(path.stem for path in (ROOT / "workflow" / "figures").glob("*.yaml"))
+UNITS = {"zpve": "meV", "mu": "Debye", "alpha": "Bohr^3", "r2": "Bohr^2", "Cv": "cal/mol K"}
+UNITS_OF_DATASET = {"qm9": "eV", "iso17": "eV", "materials_project": "eV/atom"}
+GROUPS = [(3, 11, 19), (4, 12, 20), (9, 17, 35)]  # Li Na K, Be Mg Ca, F Cl Br
+
+
+def demo(folder, **config):
+    return load_project({"scale": "demo", "results_dir": str(folder / "results"), **config})
+
+
+def unit_of(run):
+    target = run.settings.target
+    return UNITS.get(target) or UNITS_OF_DATASET.get(run.dataset, "kcal/mol")
+
+
+def write_run(run, error=0.1, spread=5.0, centre=0.0, with_model=False):
+    """A finished run: 60 test structures, whose errors have the given size."""
+    rng = np.random.default_rng(zlib.crc32(run.path.encode()))
+    target, unit = run.settings.target, unit_of(run)
+    parts = {}
+    run.folder.mkdir(parents=True)
+    names = ["test"]
+    if run.settings.split_strategy == "predefined":
+        names = ["test_within", "test_other"]
+    with h5py.File(run.predictions_file, "w") as h5:
+        for name in names:
+            true = centre + rng.uniform(-spread, spread, 60)
+            wrong = error * rng.choice([-1.0, 1.0], 60)
+            wrong[7] = 12 * error
+            group = h5.create_group(name)
+            group["true"], group["predicted"], group["index"] = true, true + wrong, np.arange(60)
+            group.attrs["unit"] = unit
+            worst = [{"id": "worst-one", "error": float(wrong[7])}]
+            mae = float(np.abs(wrong).mean())
+            parts[name] = {target: {"mae": mae, "unit": unit, "largest": worst}}
+    write_json(run.metrics_file, {"target": target, "parts": parts})
+    if run.settings.method == "neural":
+        losses = "step,raw_loss,ema_loss\n10,2,3\n20,1,0.5\n30,1,0.7\n"
+        run.history_file.write_text(losses)
+    if with_model:
+        write_model(run)
+    return run
+
+
+def write_model(run):
+    """A model whose embeddings lie near one point for each of three groups of elements."""
+    torch.manual_seed(0)
+    model = build(run.settings.architecture, run.settings.model)
+    with torch.no_grad():
+        for members in GROUPS:
+            centre = torch.randn(model.embedding.weight.shape[1])
+            noise = 0.05 * torch.randn(len(members), len(centre))
+            model.embedding.weight[list(members)] = centre + noise
+    model.set_elements(torch.tensor([z for members in GROUPS for z in members]))
+    save_model(run.model_file, model, target=run.settings.target, unit=unit_of(run))
+
+
+def drawn(project, name, folder):
+    """The data of a rendered figure."""
+    figures.render(project, name, folder / f"{name}.png")
+    assert (folder / f"{name}.png").stat().st_size > 1000
+    assert (folder / f"{name}.pdf").stat().st_size > 1000
+    return pd.read_csv(folder / f"{name}.csv")
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """A demo project with all its runs there."""
+    project = demo(tmp_path_factory.mktemp("complete"))
+    with_models = {run.path for run in project.runs_of("table_2")}
+    for run in project.runs.values():
+        write_run(run, with_model=run.path in with_models)
+    return project
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_from_all_runs(complete, name, tmp_path):
+    data = drawn(complete, name, tmp_path)
+    assert len(data) and not data.dropna(axis=1, how="all").empty
+    missing = [file for file in figures.files_read(complete, name) if not file.exists()]
+    assert {file.name for file in missing} <= {"materials_project.h5"} | {
+        run.split.name for run in complete.runs.values()
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_from_some_runs(name, tmp_path):
+    project = demo(tmp_path)
+    there = {run.path for run in list(project.runs.values())[::3]}
+    with_models = {run.path for run in project.runs_of("table_2")}
+    for path in there:
+        write_run(project.runs[path], with_model=path in with_models)
+    data = drawn(project, name, tmp_path)
+    assert len(data)
+    if "run" in data:
+        assert set(data["run"]) <= there
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_without_runs(name, tmp_path):
+    data = drawn(demo(tmp_path), name, tmp_path)
+    for column in {"mae", "count", "loss", "predicted"} & set(data):
+        assert data[column].isna().all()
+
+
+def test_learning_curve_shows_errors_of_repeats_only(tmp_path):
+    project = demo(tmp_path)
+    runs = project.runs_of("table_2")
+    for k, run in enumerate(runs):
+        write_run(run, error=0.1 * (k + 1))
+    options = {"curve": "row"}
+    figure = {"kind": "learning_curve", "experiments": ["table_2"], "options": options}
+    data = learning_curve.points(project, figure).set_index("n_train")
+    for n, point in data.iterrows():
+        measured = [r.metrics()["parts"]["test"] for r in runs if r.n_train == n]
+        errors = [m["formation_energy_per_atom"]["mae"] for m in measured]
+        assert point["mae"] == pytest.approx(np.mean(errors)) and point["runs"] == len(errors) == 2
+        assert point["standard_error"] == pytest.approx(np.std(errors, ddof=1) / np.sqrt(2))
+    picture, _ = learning_curve.draw(project, figure)
+    assert len(picture.axes[0].containers) == 1
+
+    single = demo(tmp_path / "single", repeats=1)
+    for run in single.runs_of("table_2"):
+        write_run(run)
+    picture, text = learning_curve.draw(single, figure)
+    assert not picture.axes[0].containers
+    assert pd.read_csv(io.StringIO(text))["standard_error"].isna().all()
+    assert "no error bars" in learning_curve.note(single, figure)
+
+
+def hollow(picture):
+    """(x, y) of all hollow markers."""
+    lines = [line for line in picture.axes[0].lines if line.get_markerfacecolor() == "none"]
+    return [xy for line in lines for xy in line.get_xydata().tolist()]
+
+
+def test_printed_values_are_drawn_at_the_papers_size_but_not_beside_made_up_data(tmp_path):
+    for scale, shown in (("small", True), ("demo", False)):
+        config = {"scale": scale, "results_dir": str(tmp_path)}
+        project = load_project(config)
+        figure = project.figures["figure_3"]
+        for run in figures.runs_of(project, figure):
+            write_run(run)
+        picture, text = learning_curve.draw(project, figure)
+        printed = pd.read_csv(io.StringIO(text)).dropna(subset="printed")
+        assert len(printed)
+        expected = printed[["paper_n", "printed"]].to_numpy().tolist() if shown else []
+        assert sorted(hollow(picture)) == sorted(expected)
+        assert ("Hollow markers" in figures.caption(project, "figure_3")) is shown
+        low, high = picture.axes[0].get_xlim()
+        assert all(low < x < high for x, _ in expected)
+
+
+def test_another_architecture_is_drawn_as_reference(complete):
+    picture, text = learning_curve.draw(complete, complete.figures["figure_3"])
+    models = pd.read_csv(io.StringIO(text)).drop_duplicates("curve")
+    assert set(models["model"]) == {"schnet", "dtnn"}
+    black = [line.get_label() for line in picture.axes[0].lines if line.get_color() == "#000000"]
+    assert black == models[models["model"] == "dtnn"]["label"].tolist()
+
+
+def test_grouping_is_found_where_there_is_one():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(["a", "b", "c", "d"], 6)
+    centres = np.repeat(rng.normal(size=(4, 16)), 6, axis=0)
+    near = embedding_pca.nearest_neighbours(centres + 0.01 * rng.normal(size=(24, 16)))
+    share, chance, p = embedding_pca.grouping_test(near, groups, 999, 0)
+    assert share == 1 and chance == pytest.approx(5 / 23, abs=0.03) and p == 0.001
+    near = embedding_pca.nearest_neighbours(rng.normal(size=(24, 16)))
+    assert embedding_pca.grouping_test(near, groups, 999, 0)[2] > 0.02
+
+
+def test_embedding_figure_states_its_test(complete, tmp_path):
+    data = drawn(complete, "figure_4", tmp_path)
+    assert data["atomic_number"].tolist() == sorted(z for members in GROUPS for z in members)
+    assert (data["same_group_share"] == 1).all() and (data["permutations"] == 10_000).all()
+    assert data["p"].iloc[0] < 0.01
+    assert data["run"].nunique() == 1 and "/n240/rep0" in data["run"].iloc[0]
+
+
+def test_histogram_counts_every_error():
+    rng = np.random.default_rng(0)
+    for error in (np.abs(rng.normal(size=500)), np.zeros(5), np.full(9, 0.3), np.r_[0, 0, 1.0]):
+        counts, edges = error_histogram.histogram(error, 20)
+        assert counts.sum() == len(error) and edges[0] == 0 and edges[-1] >= error.max()
+        assert len(counts) == 20 and (np.diff(edges) > 0).all()
+    ratio = edges[2:] / edges[1:-1]
+    assert ratio == pytest.approx(ratio[0])
+
+
+def test_histogram_names_the_largest_error_in_the_unit_of_the_table(complete, tmp_path):
+    data = drawn(complete, "figure_9", tmp_path)
+    assert (data["largest_id"] == "worst-one").all()
+    assert data["largest"].to_numpy() == pytest.approx(12 * 0.1)
+    zpve = data[data["panel"] == "ZPVE"]
+    assert (zpve["unit"] == "meV").all() and zpve["count"].sum() == 2 * 60  # two repeats
+    assert r"$\epsilon_\mathrm{HOMO}$" in set(data["panel"])
+
+
+def test_histogram_of_structures_leaves_forces_out(complete):
+    figure = {"kind": "error_histogram", "experiments": ["table_5"]}
+    _, text = error_histogram.draw(complete, figure)
+    assert set(pd.read_csv(io.StringIO(text))["unit"]) == {"kcal/mol"}
+
+
+def test_residuals_are_drawn_where_the_range_hides_the_errors(tmp_path):
+    project = demo(tmp_path)
+    precise, coarse = project.runs_of("table_3")[:2]
+    write_run(precise, error=0.001, centre=-1000.0)
+    write_run(coarse, error=1.0)
+    data = drawn(project, "predicted_true", tmp_path).set_index("run")
+    assert set(data.loc[precise.path, "drawn"]) == {"residual"}
+    assert set(data.loc[coarse.path, "drawn"]) == {"predicted"}
+
+
+def test_training_curves_are_named_by_what_differs(complete, tmp_path):
+    runs = complete.runs_of("learning_curves_qm9")
+    names = dict(zip([r.path for r in runs], training_curves.line_names(runs), strict=True))
+    assert len(set(names.values())) == len(runs)
+    for run in runs:
+        assert f"N = {run.n_train}" in names[run.path]
+        if run.settings.architecture == "schnet":
+            blocks = run.settings.model.get("n_interactions", 6)
+            assert names[run.path].startswith("schnet")
+            assert f"T = {blocks}" in names[run.path] and "rep" not in names[run.path]
+    repeats = [run for run in complete.runs_of("table_2") if run.n_train == 240]
+    assert training_curves.line_names(repeats) == ["N = 240"] * 2
+    data = drawn(complete, "training_curves", tmp_path)
+    assert set(data["run"]) == {
+        run.path for run in complete.runs.values() if run.settings.method == "neural"
+    }
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    return copy_workflow(tmp_path)
+
+
+def declare(folder, name, **changes):
+    base = {
+        "title": "Mine",
+        "kind": "learning_curve",
+        "caption": "Crystals.",
+        "experiments": ["table_2"],
+    }
+    path = folder / "workflow" / "figures" / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(base | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "hint"),
+    [
+        ({"kind": "learning_curves"}, "kind", "'learning_curve'"),
+        ({"kind": "style"}, "kind", "known: embedding_pca"),
+        ({"experiments": ["table_22"]}, "experiments", "'table_2'"),
+        ({"experiments": "al"}, "experiments", "'all'"),
+        ({"options": {"x_lable": "N"}}, "options", "'x_label'"),
+        ({"options": {"x_label": 3}}, "x_label", "should be like"),
+        ({"options": {"labels": {"schnett": "SchNet"}}}, "labels", "'schnet'"),
+        ({"kind": "error_histogram", "options": {"panel": "rows"}}, "panel", "'row'"),
+        ({"kind": "error_histogram", "options": {"bins": True}}, "bins", "should be like"),
+        ({"captoin": "x"}, "captoin", "'caption'"),
+    ],
+)
+def test_a_wrong_declaration_is_refused_with_the_nearest_name(workflow, changes, place, hint):
+    declare(workflow, "mine", **changes)
+    with pytest.raises(ConfigError) as error:
+        load_project({"scale": "demo"}, workflow)
+    message = str(error.value)
+    assert "workflow/figures/mine.yaml" in message and place in message and hint in message
+
+
+def test_a_new_declaration_is_a_target(workflow):
+    declare(workflow, "my_curve", options={"x_label": "crystals"})
+    project = load_project({"scale": "demo", "results_dir": str(workflow / "results")}, workflow)
+    for run in project.runs_of("table_2"):
+        write_run(run)
+    assert len(drawn(project, "my_curve", workflow)) == 2
+    shutil.rmtree(workflow / "results")
+    done = snakemake("-n", "my_curve", cwd=workflow)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "results/demo/figures/my_curve.png" in done.stdout
+
+
+def test_the_command_draws_a_declared_figure_and_knows_the_nearest_name(workflow):
+    declare(workflow, "my_curve")
+    output = workflow / "out" / "my_curve.png"
+    done = schnet("figure", "my_curve", "-o", output, cwd=workflow)
+    assert done.returncode == 0 and output.exists(), done.stderr
+    done = schnet("figure", "my_curv", "-o", output, cwd=workflow)
+    assert done.returncode == 2 and "'my_curve'" in done.stderr
+
+
+def test_loading_a_project_imports_no_matplotlib():
+    code = (
+        "import sys; from schnet.project import load_project; load_project({'scale': 'demo'}); "
+        "print('matplotlib' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr

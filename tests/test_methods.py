@@ -1,0 +1,265 @@
+"""Methods behind the seam: kernel ridge regression and the mean, against computations by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_molecule, write_molecules
+
+from schnet.data.splits import make_split, save_split
+from schnet.data.store import Property, Store, Structure, write_store
+from schnet.data.structures import Structures, load
+from schnet.errors import ConfigError, DataError, ModelError
+from schnet.evaluation import evaluate
+from schnet.files import read_json, read_yaml
+from schnet.methods import (
+    check_method,
+    fit,
+    hyperparameters_of_method,
+    method,
+    methods,
+)
+from schnet.methods import load as load_predictor
+from schnet.methods.kernel_ridge import descriptors
+from schnet.run import make_spec
+from schnet.verify import verify
+
+
+@pytest.fixture
+def kernel_run(toy):
+    """Settings of a kernel run on the toy data."""
+    store, split = toy
+    return {
+        "dataset": "toy",
+        "data": str(store.path),
+        "split": str(split),
+        "target": "energy",
+        "method": "kernel_ridge",
+        "model": {"gamma": [0.1, 1.0], "alpha": [1e-6, 1e-3]},
+    }
+
+
+def coulomb_matrix(numbers, positions):
+    """Sorted by the norms of the rows, descending."""
+    n = len(numbers)
+    matrix = np.zeros((n, n))
+    for i in range(n):
+        for j in range(n):
+            if i == j:
+                matrix[i, i] = 0.5 * numbers[i] ** 2.4
+            else:
+                distance = np.linalg.norm(positions[i] - positions[j])
+                matrix[i, j] = numbers[i] * numbers[j] / distance
+    order = np.argsort(-np.linalg.norm(matrix, axis=1), kind="stable")
+    return matrix[order][:, order]
+
+
+def molecules_of(store, indices):
+    return load(store, indices, ["energy"], dtype=torch.float64)
+
+
+def test_methods_are_the_files():
+    assert {"kernel_ridge", "mean", "neural"} <= set(methods())
+    assert method("neural").HISTORY and not method("kernel_ridge").HISTORY
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ConfigError, match="did you mean 'kernel_ridge'"):
+        hyperparameters_of_method("kernel_rigde")
+    with pytest.raises(ConfigError, match="did you mean 'gamma'"):
+        check_method("kernel_ridge", {"gama": [1.0]})
+    with pytest.raises(ConfigError, match="none of laplacian, gaussian"):
+        check_method("kernel_ridge", {"kernel": "cubic"})
+    with pytest.raises(ConfigError, match="alpha: .* positive"):
+        check_method("kernel_ridge", {"alpha": [0.1, -1]})
+    with pytest.raises(ConfigError, match="energies only"):
+        check_method("mean", {}, forces="forces")
+    with pytest.raises(ConfigError, match="those of its architecture"):
+        hyperparameters_of_method("neural")
+
+
+def test_coulomb_matrices_by_hand():
+    """Hydrogen and water, padded to four rows."""
+    hydrogen = np.array([[0, 0, 0], [0, 0, 0.74]])
+    water = np.array([[0.76, 0.59, 0], [0, 0, 0], [-0.76, 0.59, 0]])
+    numbers = [1, 1, 1, 8, 1]
+    data = Structures(numbers, np.concatenate([hydrogen, water]), [0, 2, 5], dtype=torch.float64)
+    first, second = descriptors(data, 4).reshape(2, 4, 4)
+    expected = np.zeros((4, 4))
+    expected[:2, :2] = [[0.5, 1 / 0.74], [1 / 0.74, 0.5]]
+    assert first == pytest.approx(expected, abs=1e-12)
+    o_h, h_h = 8 / np.hypot(0.76, 0.59), 1 / 1.52
+    expected[:3, :3] = [[0.5 * 8**2.4, o_h, o_h], [o_h, 0.5, h_h], [o_h, h_h, 0.5]]
+    assert second == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(DataError, match="3 atoms"):
+        descriptors(data, 2)
+
+
+@pytest.mark.parametrize("kernel", ["laplacian", "gaussian"])
+def test_kernel_predictions_by_numpy(kernel_run, toy, tmp_path, kernel):
+    """The grid has one point; everything from the molecules to the predictions is done again."""
+    store, split = toy
+    model = {"kernel": kernel, "gamma": 0.5, "alpha": 1e-4, "readout": "sum"}
+    fit(make_spec(kernel_run | {"model": model}), tmp_path / "run")
+    n_max = int(np.diff(store.offsets).max())
+    with np.load(split) as f:
+        train, test = f["indices/train"], f["indices/test"]
+
+    def descriptor(index):
+        s = store.structure(int(index))
+        padded = np.zeros((n_max, n_max))
+        n = len(s.atomic_numbers)
+        padded[:n, :n] = coulomb_matrix(s.atomic_numbers.astype(float), s.positions)
+        return padded.ravel()
+
+    x, x_test = (np.stack([descriptor(k) for k in part]) for part in (train, test))
+    with store.open() as h5:
+        energy = h5["properties/energy"][:]
+    counts = np.diff(store.offsets)
+    mean = (energy[train] / counts[train]).mean()
+    power = 1 if kernel == "laplacian" else 2
+
+    def distances(a, b):
+        return (np.abs(a[:, None] - b) ** power).sum(2)
+
+    median = np.median(distances(x, x))
+    similar = np.exp(-0.5 / median * distances(x, x))
+    y = energy[train] - counts[train] * mean
+    coefficients = np.linalg.solve(similar + 1e-4 * np.eye(len(x)), y)
+    expected = np.exp(-0.5 / median * distances(x_test, x)) @ coefficients + counts[test] * mean
+    predictor = load_predictor(tmp_path / "run", "kernel_ridge")
+    values, forces = predictor.predict(molecules_of(store, test), False)
+    assert forces is None
+    assert values == pytest.approx(expected, abs=1e-6)
+
+
+def test_kernel_hyperparameters_are_chosen_on_the_validation_set(kernel_run, toy, tmp_path):
+    """The fit with the whole grid is the best of the fits with its points."""
+    store, split = toy
+    with np.load(split) as f:
+        data = molecules_of(store, f["indices/validation"])
+    true = data.properties["energy"].numpy()
+
+    def error(name, model):
+        fit(make_spec(kernel_run | {"model": model}), tmp_path / name)
+        predicted, _ = load_predictor(tmp_path / name, "kernel_ridge").predict(data, False)
+        return np.abs(predicted - true).mean()
+
+    single = {
+        (gamma, alpha): error(f"{gamma} {alpha}", {"gamma": gamma, "alpha": alpha})
+        for gamma in (0.1, 1.0)
+        for alpha in (1e-6, 1e-3)
+    }
+    assert len(set(single.values())) == 4
+    assert error("grid", kernel_run["model"]) == min(single.values())
+    result = read_yaml(tmp_path / "grid" / "run.yaml")["result"]
+    assert result["best_validation_error"] == pytest.approx(min(single.values()))
+    assert result["chosen"]["alpha"] == min(single, key=single.get)[1]
+
+
+def test_kernel_learns_and_is_evaluated_like_any_other(kernel_run, tmp_path):
+    kernel, mean = tmp_path / "kernel", tmp_path / "mean"
+    fit(make_spec(kernel_run | {"model": {}}), kernel)
+    fit(make_spec(kernel_run | {"method": "mean", "model": {}}), mean)
+    errors = []
+    for folder in (kernel, mean):
+        metrics = evaluate(folder)
+        assert metrics == read_json(folder / "metrics.json")
+        assert (folder / "predictions.h5").exists() and not (folder / "history.csv").exists()
+        assert set(metrics["parts"]["test"]) == {"energy"} and metrics["alternatives"] == {}
+        errors.append(metrics["parts"]["test"]["energy"]["mae"])
+    assert errors[0] < 0.6 * errors[1]
+    about = read_yaml(kernel / "run.yaml")
+    assert about["result"]["n_train"] == about["result"]["parameters"] == 80
+    # settings of gradient steps mean nothing here
+    assert about["run"]["method"] == "kernel_ridge" and "learning_rate" not in about["run"]
+
+
+def test_the_mean_is_a_network_before_its_first_step(tmp_path):
+    """Per atom after the references are removed; or per structure."""
+    rng = np.random.default_rng(0)
+    references = np.zeros(100)
+    references[[1, 6, 7, 8]] = -13.6, -1030.0, -1485.0, -2042.0
+
+    def structures():
+        for k in range(40):
+            z, r = random_molecule(rng, int(rng.integers(3, 8)))
+            yield Structure(str(k), z, r, {"U0": references[z].sum() - 4.5 * len(z)})
+
+    write_store(
+        tmp_path / "t.h5",
+        structures(),
+        {"U0": Property("eV", "total energy", kind="energy")},
+        name="t",
+        atomrefs={"U0": references},
+    )
+    store = Store(tmp_path / "t.h5")
+    save_split(tmp_path / "s.npz", store, make_split(store, n_train=20, n_validation=5, seed=0))
+    run = {
+        "dataset": "t",
+        "data": str(store.path),
+        "split": str(tmp_path / "s.npz"),
+        "target": "U0",
+        "method": "mean",
+    }
+    fit(make_spec(run), tmp_path / "sum")
+    assert evaluate(tmp_path / "sum")["parts"]["test"]["U0"]["mae"] < 1e-9
+    fit(make_spec(run | {"model": {"readout": "mean"}}), tmp_path / "mean")
+    with np.load(tmp_path / "s.npz") as f, store.open() as h5:
+        expected = h5["properties/U0"][:][f["indices/train"]].mean()
+        test = load(store, f["indices/test"], ["U0"])
+    values, _ = load_predictor(tmp_path / "mean", "mean").predict(test, False)
+    assert values == pytest.approx(np.full(len(test), expected))
+
+
+def test_kernel_takes_neither_forces_nor_crystals_nor_everything(kernel_run, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="energies only"):
+        fit(make_spec(kernel_run | {"forces": "forces"}), tmp_path / "run")
+    monkeypatch.setattr("schnet.methods.kernel_ridge.LARGEST", 79)
+    with pytest.raises(ConfigError, match="80 training structures .* 79 at most"):
+        fit(make_spec(kernel_run), tmp_path / "run")
+    cell = np.eye(3) * 3.0
+    rows = (Structure(str(k), [29], np.zeros((1, 3)), {"energy": 0.0}, cell=cell) for k in range(9))
+    properties = {"energy": Property("eV", "formation energy")}
+    write_store(tmp_path / "c.h5", rows, properties, name="c", cutoff=4.0)
+    store = Store(tmp_path / "c.h5")
+    save_split(tmp_path / "c.npz", store, make_split(store, n_train=4, n_validation=2, seed=0))
+    crystals = {"data": str(store.path), "split": str(tmp_path / "c.npz")}
+    with pytest.raises(DataError, match="molecules only"):
+        fit(make_spec(kernel_run | crystals), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_fitted_models_are_plain_arrays(kernel_run, tmp_path):
+    """No pickle; another method's file, a damaged and a missing one are refused."""
+    fit(make_spec(kernel_run), tmp_path)
+    file = tmp_path / "model.pt"
+    content = torch.load(file, weights_only=True)
+    assert json.loads(content["run"])["target"] == "energy"
+    with pytest.raises(ModelError, match="not a model of the method mean"):
+        load_predictor(tmp_path, "mean")
+    file.write_bytes(b"damaged")
+    with pytest.raises(ModelError, match="not a model file"):
+        load_predictor(tmp_path, "kernel_ridge")
+    file.unlink()
+    with pytest.raises(ModelError, match="no such model file"):
+        load_predictor(tmp_path, "kernel_ridge")
+
+
+def test_a_kernel_run_verifies_by_a_new_fit(kernel_run, tmp_path, capsys):
+    fit(make_spec(kernel_run), tmp_path)
+    evaluate(tmp_path)
+    assert verify(tmp_path) and "refit" in capsys.readouterr().out
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    content["arrays"]["coefficients"] *= 1.1
+    torch.save(content, tmp_path / "model.pt")
+    assert not verify(tmp_path)
+
+
+def test_larger_molecules_than_the_data_set_has_are_refused(kernel_run, tmp_path):
+    fit(make_spec(kernel_run), tmp_path / "run")
+    larger = write_molecules(tmp_path / "larger.h5", 5, atoms=(12, 13))
+    predictor = load_predictor(tmp_path / "run", "kernel_ridge")
+    with pytest.raises(DataError, match="12 atoms"):
+        predictor.predict(molecules_of(larger, np.arange(5)), False)

@@ -1,0 +1,382 @@
+"""From configuration files to runs: what a run is, what decides where it lives, what is refused."""
+
+import shutil
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from schnet.errors import ConfigError
+from schnet.project import load_project
+from schnet.run import make_spec
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    """A copy of the workflow's files that a test may change."""
+    shutil.copy(ROOT / "config.yaml", tmp_path)
+    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
+    return tmp_path
+
+
+def write_experiment(workflow, name, rows, columns=None, run=None):
+    experiment = {
+        "title": name,
+        "caption": "A test.",
+        "run": run or {"dataset": "md17_ethanol", "target": "energy", "n_train": 1000},
+        "rows": rows,
+        "columns": columns or [{"key": "mae", "label": "MAE", "unit": "kcal/mol"}],
+    }
+    path = workflow / "workflow" / "experiments" / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(experiment, allow_unicode=True))
+
+
+def paths(experiment, workflow, **config):
+    project = load_project({"scale": "demo"} | config, workflow)
+    return [run.path for run in project.runs_of(experiment)]
+
+
+# ---- what is refused: with file, place and nearest name, before any job --------------------------
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"scale": "demo", "mirorr": "x"}, "unknown key 'mirorr'; did you mean 'mirror'"),
+        ({"scale": "dmo"}, "no scale 'dmo'; did you mean 'demo'"),
+        ({"scale": "demo", "protocol": "papr"}, "protocol: 'papr' is none of .*did you mean 'pape"),
+        ({"scale": "demo", "run": {"batchsize": 3}}, "unknown key 'batchsize'; did you mean 'batc"),
+        ({"scale": "demo", "steps": 0}, "steps: 0 is less than"),
+    ],
+)
+def test_typos_in_the_configuration(values, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        load_project(values)
+    assert "\n" not in str(error.value) and "config.yaml" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("run", "unit", "message"),
+    [
+        ({"architecture": "schnett"}, "kcal/mol", "'schnett'; did you mean 'schnet'"),
+        ({"method": "kernel_rigde"}, "kcal/mol", "'kernel_rigde'; did you mean 'kernel_ridge'"),
+        ({"model": {"n_featurs": 8}}, "kcal/mol", "'n_featurs'; did you mean 'n_features'"),
+        ({"model": {"readout": "summ"}}, "kcal/mol", "'summ'"),
+        ({"model": {"n_features": -4}}, "kcal/mol", "n_features"),
+        ({"target": "enrgy"}, "kcal/mol", "'enrgy'; did you mean 'energy'"),
+        ({"forces": "force"}, "kcal/mol", "'force'; did you mean 'forces'"),
+        ({"dataset": "md17_etanol"}, "kcal/mol", "'md17_etanol'; did you mean 'md17_ethanol'"),
+        ({}, "kcal/moll", "'kcal/moll'; did you mean 'kcal/mol'"),
+        ({}, "Debye", "cannot convert kcal/mol"),
+    ],
+)
+def test_typos_in_an_experiment(workflow, run, unit, message):
+    columns = [{"key": "mae", "label": "MAE", "unit": unit}]
+    write_experiment(workflow, "mine", [{"key": "a", "label": "a", "run": run}], columns)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_project({"scale": "demo"}, workflow)
+    assert "\n" not in str(error.value)
+    assert "workflow/experiments/mine.yaml" in str(error.value)
+
+
+def test_typo_in_a_key_of_an_experiment(workflow):
+    file = workflow / "workflow" / "experiments" / "table_3.yaml"
+    file.write_text(file.read_text().replace("row_title:", "row_titel:"))
+    message = "table_3.yaml: unknown key 'row_titel'; did you mean 'row_title'"
+    with pytest.raises(ConfigError, match=message):
+        load_project({"scale": "demo"}, workflow)
+
+
+def test_outside_a_workflow(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="--workflow"):
+        load_project({"scale": "demo"})
+
+
+def test_found_from_a_folder_below(workflow, monkeypatch):
+    (workflow / "notes").mkdir()
+    monkeypatch.chdir(workflow / "notes")
+    assert load_project({"scale": "demo"}).root == workflow
+
+
+# ---- identity ------------------------------------------------------------------------------------
+def test_runs_are_those_of_the_paper():
+    project = load_project({"scale": "paper"})
+    runs = {name: project.runs_of(name) for name in project.experiments}
+    qm9 = [r.settings for r in runs["table_1"]]
+    assert len([s for s in qm9 if s.model.get("readout") != "dipole"]) == 36
+    assert len(runs["table_3"]) == 40 and all(r in runs["table_3"] for r in runs["table_4"])
+    assert len(runs["table_2"]) == 6
+    first = qm9[0]
+    assert (first.steps, first.batch_size, first.n_train) == (10_000_000, 32, 110_000)
+    assert (first.schedule, first.loss, first.ema) == ("exponential", "paper", 0.0)
+    assert {s.model.get("readout") for s in qm9 if s.target == "homo"} == {"mean"}
+    assert sorted(s.seed for s in qm9 if s.target == "homo") == [0, 1, 2]
+    assert all(r.settings.model["cutoff"] == 5.0 for r in runs["table_2"])
+    table_5 = [r.settings for r in runs["table_5"] if r.settings.split_strategy == "random"]
+    assert len([s for s in table_5 if s.loss == "tf_code"]) == 7
+
+
+@pytest.mark.parametrize("scale", ["demo", "small", "paper"])
+def test_experiments_share_runs(scale):
+    project = load_project({"scale": scale})
+    shared = {r.path for r in project.runs_of("table_1")}
+    shared &= {r.path for r in project.runs_of("learning_curves_qm9")}
+    assert len(shared) == 1  # U0 with T = 6 at the largest N
+    assert len({(r.folder, r.path) for r in project.runs.values()}) == len(project.runs)
+
+
+@pytest.mark.parametrize("execution", [{"threads": 2}, {"device": "cpu"}, {"engine": "reference"}])
+def test_how_it_is_computed_changes_no_run(execution):
+    usual, other = load_project({"scale": "demo"}), load_project({"scale": "demo"} | execution)
+    assert list(usual.runs) == list(other.runs)
+    for path, run in usual.runs.items():
+        assert run.settings.scientific() == other.runs[path].settings.scientific()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run": {"learning_rate": 0.0005}},
+        {"run": {"rho": 0.5}},
+        {"run": {"seed": 7}},
+        {"run": {"gradient_clipping": 1.0}},
+        {"run": {"model": {"n_features": 48}}},
+        {"steps": 30},
+        {"protocol": "tf_code"},
+    ],
+)
+def test_scientific_settings_make_new_directories(change):
+    usual, other = load_project({"scale": "demo"}), load_project({"scale": "demo"} | change)
+    settings = {path: run.settings for path, run in usual.runs.items()}
+    changed = {path for path, s in settings.items() if s.method == "neural"}
+    if "rho" in change.get("run", {}):
+        changed = {path for path in changed if settings[path].forces}
+    if "model" in change.get("run", {}):
+        changed = {path for path in changed if settings[path].architecture == "schnet"}
+    assert changed and not changed & set(other.runs)
+
+
+def test_a_setting_by_its_default_is_the_same_run():
+    given = {"dataset": "c20", "target": "energy", "forces": "forces"}
+    plain = make_spec(given)
+    assert plain.digest() == make_spec(given | {"tf32": False, "patience": None}).digest()
+    assert plain.digest() != make_spec(given | {"tf32": True}).digest()
+    usual = {"n_features": 64}
+    spelled = make_spec(given | {"model": {"n_features": 64}})
+    assert spelled.digest(usual) == plain.digest(usual)
+    one, two = (make_spec(given | {"model": {"cutoff": c}}) for c in (5, 5.0))
+    assert one.digest() == two.digest()
+
+
+def test_repeats_differ_in_seed_and_split_only():
+    runs = load_project({"scale": "demo"}).runs_of("table_2")
+    first, second = (r for r in runs if r.settings.n_train == 100)
+    assert (first.settings.seed, second.settings.seed) == (0, 1)
+    assert first.split != second.split and first.folder.parent == second.folder.parent
+
+
+# ---- scans ---------------------------------------------------------------------------------------
+def test_scan_of_any_setting(workflow):
+    rows = [
+        {"scan": "model.gamma", "values": [5.0, 10.0, 50.0]},
+        {"scan": "learning_rate", "values": [0.001, 0.0005], "labels": ["usual", "half"]},
+        {"scan": "seed", "values": [1, 2]},
+        {"scan": "ema", "values": [0.5]},
+    ]
+    before = set(load_project({"scale": "demo"}, workflow).runs)
+    write_experiment(workflow, "scan", rows)
+    project = load_project({"scale": "demo"}, workflow)
+    rows = project.experiments["scan"]["rows"]
+    assert [r["key"] for r in rows][:2] == ["model.gamma=5", "model.gamma=10"]
+    assert [r["label"] for r in rows][2:5] == ["gamma = 50", "usual", "half"]
+    found = [r.path for r in project.runs_of("scan")]
+    assert len(found) == 7  # γ = 10 and the usual learning rate are the same run
+    assert before < set(project.runs)
+    assert all(run.path == path for path, run in project.runs.items())
+
+
+def test_scan_with_too_few_labels(workflow):
+    write_experiment(workflow, "scan", [{"scan": "rho", "values": [1, 2], "labels": ["one"]}])
+    with pytest.raises(ConfigError, match="scan of rho: 1 labels for 2 values"):
+        load_project({"scale": "demo"}, workflow)
+
+
+# ---- layers of settings --------------------------------------------------------------------------
+def spec_of(scale, dataset, **config):
+    project = load_project({"scale": scale} | config)
+    return next(r.settings for r in project.runs.values() if r.dataset == dataset)
+
+
+def test_the_protocol_wins_over_the_scale():
+    assert spec_of("demo", "qm9").ema == 0.98  # the scale's adjustment of its own protocol
+    assert spec_of("demo", "qm9", protocol="paper").ema == 0.0
+    assert spec_of("small", "md17_ethanol").validation_interval == 2000
+    assert spec_of("small", "md17_ethanol", protocol="tf_code").validation_interval == 5000
+    assert spec_of("paper", "c20", protocol="tf_code").learning_rate == 1e-4
+    assert spec_of("paper", "c20").learning_rate == 1e-3
+
+
+def test_another_architecture_drops_hyperparameters(workflow):
+    rows = [{"key": "d", "label": "DTNN", "run": {"architecture": "dtnn"}}]
+    run = {
+        "dataset": "md17_ethanol",
+        "target": "energy",
+        "n_train": 1000,
+        "model": {"n_interactions": 6, "gamma": 5.0, "readout": "mean"},
+    }
+    write_experiment(workflow, "mine", rows, run=run)
+    (spec,) = (r.settings for r in load_project({"scale": "demo"}, workflow).runs_of("mine"))
+    assert spec.model == {"readout": "mean"}
+
+
+def test_another_method_keeps_the_readout(workflow):
+    rows = [{"key": "m", "label": "mean", "run": {"method": "mean"}}]
+    model = {"n_interactions": 6, "cutoff": 5.0, "readout": "mean"}
+    run = {"dataset": "qm9", "target": "gap", "n_train": 110000, "model": model}
+    write_experiment(workflow, "mine", rows, [{"key": "e", "label": "e", "unit": "eV"}], run)
+    (spec,) = (r.settings for r in load_project({"scale": "demo"}, workflow).runs_of("mine"))
+    assert spec.model == {"readout": "mean"}
+    project = load_project({"scale": "demo"}, workflow)
+    gap = [r.settings for r in project.runs_of("baselines") if r.settings.target == "gap"]
+    assert len(gap) == 3 and all(s.model["readout"] == "mean" for s in gap)
+
+
+def test_a_null_hyperparameter_is_the_default(workflow):
+    rows = [{"key": "a", "label": "a", "run": {"model": {"n_interactions": None}}}]
+    run = {"dataset": "qm9", "target": "U0", "n_train": 110000, "model": {"n_interactions": 3}}
+    columns = [{"key": "mae", "label": "MAE", "unit": "eV"}]
+    write_experiment(workflow, "mine", rows, columns, run)
+    assert set(paths("mine", workflow)) <= set(paths("table_1", workflow))  # T = 6
+
+
+def test_steps_are_capped_and_multiplied(workflow):
+    rows = [{"key": "a", "label": "a"}]
+    columns = [
+        {"key": "usual", "label": "usual", "unit": "kcal/mol"},
+        {"key": "longer", "label": "longer", "unit": "kcal/mol", "times_steps": 3},
+    ]
+    write_experiment(workflow, "mine", rows, columns)
+    project = load_project({"scale": "demo", "steps": 50}, workflow)
+    assert [r.settings.steps for r in project.runs_of("mine")] == [50, 150]
+
+
+# ---- data sets that a scale does not know --------------------------------------------------------
+def test_a_data_set_in_no_family_leaves_cells_empty(workflow):
+    sources = workflow / "workflow" / "sources.yaml"
+    entry = {
+        "mine": {
+            "title": "mine",
+            "module": "schnet.data.md17",
+            "licence": "mine",
+            "citation": "me",
+            "files": {"mine.npz": {"urls": [], "mirror": "mine.npz"}},
+        }
+    }
+    sources.write_text(sources.read_text() + yaml.safe_dump(entry))
+    run = {"dataset": "mine", "target": "energy", "n_train": 1000}
+    write_experiment(workflow, "own", [{"key": "a", "label": "a"}], run=run)
+    for scale in ("demo", "small", "paper"):
+        project = load_project({"scale": scale}, workflow)
+        (cell,) = project.cells["own"]
+        assert not cell.runs and f"in no family of the scale {scale}" in cell.missing
+        assert project.runs_of("table_3")
+
+
+def test_a_data_set_that_cannot_be_made(workflow):
+    sources = workflow / "workflow" / "sources.yaml"
+    values = yaml.safe_load(sources.read_text())
+    del values["md17_uracil"]["reference"]
+    sources.write_text(yaml.safe_dump(values, allow_unicode=True))
+    project = load_project({"scale": "demo"}, workflow)
+    cells = {(c.row, c.column): c for c in project.cells["table_3"]}
+    assert "cannot be made" in cells["uracil", "both_1000"].missing
+    assert cells["ethanol", "both_1000"].runs
+
+
+def test_files_missing_in_the_mirror_leave_their_cells_empty(tmp_path):
+    (tmp_path / "md17").mkdir()
+    (tmp_path / "md17" / "md17_ethanol.npz").write_bytes(b"")
+    project = load_project({"scale": "small", "mirror": str(tmp_path)})
+    assert project.datasets() == ["md17_ethanol"]
+    cells = {(c.row, c.column): c for c in project.cells["table_3"]}
+    assert "not in the mirror" in cells["aspirin", "both_1000"].missing
+    assert not cells["ethanol", "both_1000"].missing
+
+
+def test_sizes_that_a_scale_leaves_out():
+    project = load_project({"scale": "small"})
+    cells = {(c.row, c.column): c for c in project.cells["table_3"]}
+    assert cells["ethanol", "both_50000"].missing == "N = 50,000 is not part of the scale small"
+
+
+# ---- what has no effect, or two meanings ---------------------------------------------------------
+def test_a_default_said_or_not_said_is_the_same_run():
+    usual = load_project({"scale": "demo"})
+    said = load_project({"scale": "demo", "run": {"model": {"gamma": 10}}})
+    networks = {p: r for p, r in usual.runs.items() if r.settings.method == "neural"}
+    assert networks
+    for path, run in networks.items():
+        assert run.settings.stated() == said.runs[path].settings.stated()
+
+
+def test_stated_settings_make_the_same_run():
+    for run in load_project({"scale": "demo"}).runs.values():
+        again = make_spec(run.settings.stated())
+        assert again.scientific() == run.settings.scientific()
+        if run.settings.method == "neural":
+            assert not {"tf32", "sgdr_period", "gradient_clipping"} & run.settings.stated().keys()
+
+
+@pytest.mark.parametrize("key", ["split_seed", "repeat", "data", "split", "engine"])
+def test_settings_that_the_workflow_decides_are_refused(workflow, key):
+    value = "reference" if key == "engine" else 1
+    if key in ("data", "split"):
+        value = "x"
+    with pytest.raises(ConfigError, match=f"{key}: is decided by the workflow"):
+        load_project({"scale": "demo", "run": {key: value}}, workflow)
+    write_experiment(workflow, "scan", [{"scan": key, "values": [value]}])
+    with pytest.raises(ConfigError, match="scan"):
+        load_project({"scale": "demo"}, workflow)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"ema": float("nan")}, "ema"),
+        ({"learning_rate": float("inf")}, "learning_rate"),
+        ({"n_train": None}, "n_train must be given"),
+        ({"model": {"readout": "dipole"}, "forces": "forces"}, "not an energy"),
+        ({"model": 5}, "model"),
+        ({"seed": 2**70}, "seed"),
+        ({"steps": 2.5}, "steps"),
+    ],
+)
+def test_values_that_cannot_be_meant(workflow, run, message):
+    base = {"dataset": "md17_ethanol", "target": "energy"}
+    rows = [{"key": "a", "label": "a"}]
+    write_experiment(workflow, "mine", rows, run=base | {"n_train": 1000} | run)
+    with pytest.raises(ConfigError, match=message) as error:
+        load_project({"scale": "demo"}, workflow)
+    assert "\n" not in str(error.value)
+
+
+def test_whole_numbers_are_whole(workflow):
+    given = {"dataset": "qm9", "target": "U0"}
+    assert make_spec(given | {"steps": 30.0}).stated() == make_spec(given | {"steps": 30}).stated()
+    assert type(make_spec(given | {"batch_size": 8.0}).batch_size) is int
+
+
+@pytest.mark.parametrize("content", ["", "- a\n", "scale: demo\nscale: small\n", "a: [\n"])
+def test_a_configuration_file_that_is_none(workflow, content):
+    (workflow / "config.yaml").write_text(content)
+    with pytest.raises(ConfigError, match="config.yaml"):
+        load_project(None, workflow)
+
+
+def test_two_runs_in_one_directory_are_refused(workflow, monkeypatch):
+    from schnet.project import identity
+
+    monkeypatch.setattr(identity, "DIGITS", 0)
+    rows = [{"scan": "gradient_clipping", "values": [1.0, 2.0]}]
+    write_experiment(workflow, "scan", rows)
+    with pytest.raises(ConfigError, match="two runs share this directory"):
+        load_project({"scale": "demo"}, workflow)

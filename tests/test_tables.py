@@ -1,0 +1,481 @@
+"""Tables, report, comparison and plan as a reader meets them."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+from schnet import plan, provenance, report, tables
+from schnet.compare import compare
+from schnet.data import census
+from schnet.errors import ConfigError, SchNetError
+from schnet.files import write_json, write_yaml
+from schnet.project import load_project
+from schnet.tables.writers import latex_text
+from schnet.units import factor
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    """A copy of the workflow's files, to be changed by the test."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(ROOT / "workflow", folder / "workflow")
+    shutil.copy(ROOT / "config.yaml", folder)
+    return folder
+
+
+def open_project(root, tmp_path, scale="small"):
+    return load_project({"scale": scale, "results_dir": str(tmp_path / "results")}, root=root)
+
+
+def runs_of(project, experiment, row, column):
+    """The runs behind one cell."""
+    cells = {(c.row, c.column): c for c in project.cells[experiment]}
+    return cells[row, column].runs
+
+
+def finish(run, mae=1.0, unit="eV", quantity=None, raw=None, execution=None, result=None, **about):
+    """Write run.yaml and metrics.json of a run, as training and evaluation do."""
+    quantity = quantity or run.settings.target
+    errors = {quantity: {"mae": mae, "unit": unit}}
+    alternatives = {}
+    if raw is not None:
+        alternatives = {"raw": {"test": {quantity: {"mae": raw, "unit": unit}}}}
+    metrics = {
+        "target": run.settings.target,
+        "weights": "raw",
+        "parts": {"test": errors},
+        "alternatives": alternatives,
+    }
+    write_json(run.metrics_file, metrics)
+    source = {"file": "f", "url": "u", "checksum_from": "workflow/sources.yaml"}
+    content = {
+        "run": run.settings.scientific(),
+        "execution": execution or {"device": "cpu", "threads": 1},
+        "result": result
+        or {"steps": 10, "training_seconds": 2.0, "peak_memory_mb": 7, "engine": "reference"},
+        "data": {"sources": [source], "notes": {}, "digest": "0123456789abcdef"},
+        "provenance": {"code": {}, "gpu": "A big GPU", "cpu": "a small CPU"},
+    }
+    for key, value in about.items():
+        content[key] = content.get(key, {}) | value
+    write_yaml(run.folder / "run.yaml", content)
+
+
+def sources(*records):
+    return {"sources": [{"url": "u"} | record for record in records]}
+
+
+def rendered(project, name, tmp_path):
+    """(Markdown, LaTeX, cells of the CSV file by row and column) of a table."""
+    stem = tmp_path / "rendered" / name
+    tables.render(project, name, stem)
+    with open(stem.with_suffix(".csv"), newline="", encoding="utf-8") as f:
+        cells = {(r["row"], r["column"]): r for r in csv.DictReader(f)}
+    return stem.with_suffix(".md").read_text(), stem.with_suffix(".tex").read_text(), cells
+
+
+def line_of(markdown, label):
+    """The texts of one row of a Markdown table."""
+    line = next(x for x in markdown.splitlines() if x.startswith(f"| {label} |"))
+    return [text.strip() for text in line.strip("|").split("|")]
+
+
+# ---- printed numbers -----------------------------------------------------------------------------
+def test_printed_numbers_are_the_papers():
+    folder = ROOT / "workflow" / "published"
+    t1, t3, t4, t5 = (tables.published(folder / f"table_{k}.csv") for k in (1, 3, 4, 5))
+    assert t1["r2", "schnet"] == tables.Printed("0.073", "0.002", "Bohr^2")
+    assert t1["gap", "schnet"].text == "0.063 ± 0.000"
+    assert t1["U0", "schnet"].error == 0.001 and t1["U0", "enn_s2s"].error is None
+    assert t3["ethanol", "both_1000"].text == "0.08"
+    assert t3["aspirin", "energy_1000"].text == "4.20"
+    assert t3["benzene", "dtnn"].number == 0.04
+    assert t4["ethanol", "both_50000"].text == "0.05" and t4["malonaldehyde", "gdml"].text == "0.80"
+    assert t5["T6_F128_rho0.01", "energy"].text == "0.1002"
+    assert t5["T6_F128_rho0.01", "forces"].text == "0.120"
+    assert t5["T6_F128_rho0", "energy"].text == "0.260"
+
+
+def test_printed_digits_reach_every_format(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    markdown, latex, cells = rendered(project, "table_5", tmp_path)
+    assert cells["T6_F128_rho0.01", "forces"]["printed"] == "0.120"
+    assert "| 0.120 |" in markdown and "& 0.260 &" in latex
+    _, _, cells = rendered(project, "table_1", tmp_path)
+    assert cells["lumo", "schnet"]["printed_error"] == "0.000"
+
+
+def test_units_of_table_1():
+    assert 0.073 * factor("Å^2", "Bohr^2") == pytest.approx(0.26, abs=0.002)
+    with pytest.raises(ValueError, match="cannot convert"):
+        factor("eV", "Debye")
+
+
+@pytest.mark.parametrize("changed", ["published", "experiment"])
+def test_a_cell_has_one_unit(workflow, tmp_path, changed):
+    """Measured, printed, difference and label stay in one unit when the two files differ."""
+    experiment = workflow / "workflow" / "experiments" / "table_1.yaml"
+    printed = workflow / "workflow" / "published" / "table_1.csv"
+    if changed == "published":
+        text = printed.read_text().replace("zpve,schnet,1.7,0.033,meV", "zpve,schnet,0.0017,,eV")
+        printed.write_text(text)
+        unit, measured, paper, difference = "meV", "1.50", "1.70", "-0.2"
+    else:
+        experiment.write_text(experiment.read_text().replace("unit: meV", "unit: eV"))
+        unit, measured, paper, difference = "eV", "0.00150", "0.00170 ± 0.00003", "-0.0002"
+    project = open_project(workflow, tmp_path)
+    for run in runs_of(project, "table_1", "zpve", "schnet"):
+        finish(run, 1.5, "meV")
+    markdown, _, cells = rendered(project, "table_1", tmp_path)
+    _, shown_unit, *numbers = line_of(markdown, "ZPVE")
+    assert (shown_unit, numbers[0], numbers[2]) == (unit, measured, difference)
+    assert numbers[1].startswith(paper[:7].strip())
+    cell = cells["zpve", "schnet"]
+    assert cell["unit"] == unit
+    assert float(cell["measured"]) == pytest.approx(float(measured))
+    assert float(cell["difference"]) == pytest.approx(
+        float(cell["measured"]) - float(cell["printed"])
+    )
+
+
+def test_a_printed_number_of_another_quantity_is_refused(workflow, tmp_path):
+    printed = workflow / "workflow" / "published" / "table_1.csv"
+    printed.write_text(
+        printed.read_text().replace("mu,schnet,0.033,0.001,Debye", "mu,schnet,1,,eV")
+    )
+    with pytest.raises(ConfigError, match=r"table_1.csv: mu, schnet: cannot convert eV"):
+        tables.make_table(open_project(workflow, tmp_path), "table_1")
+
+
+# ---- measured numbers ----------------------------------------------------------------------------
+def test_table_with_means_errors_units_and_missing_runs(workflow, tmp_path):
+    project = open_project(workflow, tmp_path, "paper")
+    for run, mae in zip(runs_of(project, "table_1", "zpve", "schnet"), (0.2, 0.4), strict=False):
+        finish(run, mae, "meV", raw=2 * mae)
+    radius = runs_of(project, "table_1", "r2", "schnet")[0]
+    finish(radius, 1.0, "Bohr^2")
+    markdown, _, cells = rendered(project, "table_1", tmp_path)
+    zpve = cells["zpve", "schnet"]
+    assert float(zpve["measured"]) == pytest.approx(0.3)
+    assert float(zpve["standard_error"]) == pytest.approx(0.1)
+    assert float(zpve["difference"]) == pytest.approx(0.3 - 1.7)
+    assert float(zpve["raw_weights"]) == pytest.approx(0.6)
+    assert (zpve["missing"], zpve["data"]) == ("2 of 3 runs there", "0123456789ab")
+    assert cells["homo", "schnet"]["measured"] == ""
+    assert cells["homo", "schnet"]["printed"] == "0.041"
+    assert cells["homo", "enn_s2s"]["quoted"] == "True"
+    # 1 Bohr² in Å², beside the printed digits read in Å²
+    _, unit, measured, printed, *_ = line_of(markdown, "⟨R²⟩, if printed in Å^2")
+    assert (unit, measured, printed) == ("Å^2", "0.280", "0.073 ± 0.002")
+    assert "Missing, 2 of 3 runs there: zpve/schnet" in markdown
+    assert "A measured value without ± is of one run: no standard error." in markdown
+    assert "Trained here: qm9: N = 110,000, 10 steps." in markdown
+    page = (tmp_path / "rendered" / "table_1.html").read_text()
+    assert f'href="#run-{radius.path}"' in page
+    content = json.loads((tmp_path / "rendered" / "table_1.json").read_text())
+    cell = next(c for c in content["cells"] if c["row"] == "r2")
+    assert cell["runs"] == [radius.path]
+
+
+def write_methods_table(workflow):
+    """A table of two methods, one with gradient steps and one without."""
+    experiment = {
+        "title": "Methods",
+        "caption": "A network beside the mean.",
+        "run": {
+            "dataset": "qm9",
+            "target": "U0",
+            "n_train": 110000,
+            "model": {"n_interactions": 3},
+        },
+        "rows": [
+            {"key": "schnet", "label": "SchNet", "unit": "eV"},
+            {"key": "mean", "label": "mean", "unit": "eV", "run": {"method": "mean"}},
+        ],
+        "columns": [{"key": "mae", "label": "MAE"}],
+    }
+    write_yaml(workflow / "workflow" / "experiments" / "methods.yaml", experiment)
+
+
+def test_a_method_without_steps_is_rendered_everywhere(workflow, tmp_path):
+    write_methods_table(workflow)
+    project = open_project(workflow, tmp_path)
+    finish(runs_of(project, "methods", "schnet", "mae")[0], 0.5)
+    run = runs_of(project, "methods", "mean", "mae")[0]
+    finish(run, 10.0, result={"seconds": 3.0, "hardware": "the CPU", "n_train": 10000})
+    markdown, _, cells = rendered(project, "methods", tmp_path)
+    assert cells["mean", "mae"]["measured"] == "10"
+    trained = "Trained here: qm9: N = 10,000, 10 steps; qm9 (mean): N = 10,000."
+    assert trained in markdown
+    report.render(project, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    line = re.search(f'<tr id="run-{re.escape(run.path)}">.*?</tr>', page)
+    texts = re.findall("<td>(.*?)</td>", line[0])
+    assert texts[1:7] == ["–", "3 s", "–", "–", "mean", "the CPU"]
+
+
+def test_metrics_that_do_not_have_what_a_cell_shows(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    finish(runs_of(project, "table_1", "U0", "schnet")[0], quantity="other")
+    with pytest.raises(ConfigError, match=r"metrics.json: no 'U0' for part 'test'; it has other"):
+        tables.make_table(project, "table_1")
+
+
+def test_unknown_table(workflow, tmp_path):
+    with pytest.raises(ConfigError, match="no experiment 'table_9'; did you mean 'table_"):
+        tables.render(open_project(workflow, tmp_path), "table_9", tmp_path / "t")
+
+
+def test_demo_numbers_stand_beside_no_difference(workflow, tmp_path):
+    project = open_project(workflow, tmp_path, "demo")
+    for run in project.runs_of("table_3"):
+        finish(run, 1.0, "kcal/mol", "energy")
+    markdown, _, cells = rendered(project, "table_3", tmp_path)
+    assert "never to be compared" in markdown and "difference" not in markdown
+    cell = cells["ethanol", "both_1000"]
+    assert (cell["measured"], cell["printed"], cell["difference"]) == ("1", "0.08", "")
+    project = open_project(workflow, tmp_path, "small")
+    finish(runs_of(project, "table_3", "ethanol", "both_1000")[0], 1.0, "kcal/mol", "energy")
+    markdown, _, cells = rendered(project, "table_3", tmp_path)
+    assert "difference" in markdown
+    assert cells["ethanol", "both_1000"]["difference"] == "0.92"
+
+
+def test_a_scan_is_a_table_that_shares_its_runs(workflow, tmp_path):
+    project = open_project(workflow, tmp_path, "demo")
+    elsewhere = {r.path for n in project.experiments if n != "ablation" for r in project.runs_of(n)}
+    runs = project.runs_of("ablation")
+    assert elsewhere & {r.path for r in runs} and len({r.path for r in runs} - elsewhere) <= 8
+    for run in runs:
+        unit = "eV" if run.dataset == "qm9" else "eV/atom"
+        finish(run, 1 / run.settings.model.get("n_features", 64), unit)
+    markdown, _, cells = rendered(project, "ablation", tmp_path)
+    assert line_of(markdown, "Crystals: not divided")[1:] == ["eV/atom", "0.0156 ± 0.0000"]
+    assert float(cells["model.n_features=16", "mae"]["measured"]) == pytest.approx(1 / 16, 1e-5)
+    assert line_of(markdown, "QM9: F = 16")[-1] == "0.0625 ± 0.0000"
+    assert line_of(markdown, "QM9: T = 3")[-1] == line_of(markdown, "QM9: F = 64")[-1]
+
+
+# ---- notes ---------------------------------------------------------------------------------------
+def test_notes_say_what_the_data_are(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    slices = {"file": "e.npz", "checksum_from": "mirror", "notes": ["Labels are revised."]}
+    run = runs_of(project, "table_3", "ethanol", "both_1000")[0]
+    finish(run, 0.1, "kcal/mol", "energy", data=sources(slices))
+    run = runs_of(project, "table_3", "uracil", "both_1000")[0]
+    finish(run, 0.1, "kcal/mol", "energy", data=sources(slices | {"file": "u.npz"}))
+    notes = tables.make_table(project, "table_3").notes
+    assert notes[0] == project.scale["note"].strip()
+    mirrored = [n for n in notes if n.startswith("Data from a mirror")]
+    assert len(mirrored) == 1 and mirrored[0].endswith("e.npz, u.npz.")
+    assert notes.count("Labels are revised.") == 1
+    assert "Not like for like: the printed numbers belong to the upstream data." in notes
+    assert "One run behind every measured value: no standard error." in notes
+
+
+def test_mirrored_files_that_cannot_be_compared_with_upstream(workflow, tmp_path):
+    """Without a published checksum nothing is claimed, unless counting shows a slice."""
+    project = open_project(workflow, tmp_path)
+    run = runs_of(project, "table_3", "ethanol", "both_1000")[0]
+    records = sources({"file": "e.npz", "checksum_from": "mirror", "upstream": None})
+    whole = {census.STRUCTURES: 555092, census.PUBLISHED: 555092}
+    finish(run, 0.1, "kcal/mol", "energy", data=records | {"notes": whole})
+    notes = tables.make_table(project, "table_3").notes
+    assert [n for n in notes if n.endswith("publishes none to compare with: e.npz.")]
+    assert not [n for n in notes if n.startswith(("Not like for like", "Structures here"))]
+    finish(run, 0.1, "kcal/mol", "energy", data=records | {"notes": whole | {census.STRUCTURES: 9}})
+    notes = tables.make_table(project, "table_3").notes
+    slices = "Structures here, of those published upstream: MD17 ethanol 9 of 555,092."
+    assert slices in notes and [n for n in notes if n.startswith("Not like for like")]
+
+
+def test_upstream_data_are_like_for_like(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    run = runs_of(project, "table_3", "ethanol", "both_1000")[0]
+    finish(run, 0.1, "kcal/mol", "energy")
+    notes = tables.make_table(project, "table_3").notes
+    assert not [n for n in notes if n.startswith(("Data from a mirror", "Not like for like"))]
+
+
+def test_notes_count_verified_runs(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+
+    def note():
+        notes = tables.make_table(project, "table_3").notes
+        return [n for n in notes if "verified" in n]
+
+    assert note() == []
+    runs = [
+        r for k in ("both_1000", "energy_1000") for r in runs_of(project, "table_3", "ethanol", k)
+    ]
+    for run in runs:
+        finish(run, 0.1, "kcal/mol", "energy")
+    here = "verified with the code at hand (schnet verify)"
+    assert note() == [f"None of 2 runs has been {here}."]
+    found = {"code": provenance.code(), "ok": True, "files": {}}
+    write_json(runs[0].folder / "verified.json", found | {"code": {"models": "other"}})
+    assert note() == [f"None of 2 runs has been {here}."]
+    write_json(runs[0].folder / "verified.json", found)
+    assert note() == [f"1 of 2 runs were {here}."]
+    write_json(runs[1].folder / "verified.json", found | {"ok": False})
+    assert note() == [f"1 of 2 runs were {here}; 1 did not come out with the same numbers."]
+
+
+# ---- LaTeX ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Å^2 of data_set", r"\AA{}$^{2}$ of data\_set"),
+        ("ε_HOMO", r"$\epsilon$\_HOMO"),
+        ("a^b ~ c", r"a\textasciicircum{}b \textasciitilde{} c"),
+        ("\\x {y} $z$", r"\textbackslash{}x \{y\} \$z\$"),
+        ("R&D 5 % #1", r"R\&D 5 \% \#1"),
+        ("kcal/mol/Å ± 0.1", r"kcal/mol/\AA{} $\pm$ 0.1"),
+        ("10^-3 Å⁻²", r"10$^{-3}$ \AA{}$^{-2}$"),
+    ],
+)
+def test_latex_text(text, expected):
+    assert latex_text(text) == expected
+
+
+def test_latex_of_every_table_is_escaped(workflow, tmp_path):
+    project = open_project(workflow, tmp_path, "demo")
+    for name in project.experiments:
+        _, latex, _ = rendered(project, name, tmp_path)
+        # ASCII and Latin letters are what every font has
+        assert r"\toprule" in latex and not re.search("[^\x00-\x7fÀ-ÄÆ-Öà-äæ-öø-ÿß]", latex)
+        # outside mathematics every special character has its backslash
+        text = re.sub(r"\$[^$]*\$", "", latex.split("\n", 1)[1])
+        assert not re.search(r"(?<!\\)[_^#%~$]", text)
+        assert text.count("{") == text.count("}")
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(workflow, tmp_path):
+    project = open_project(workflow, tmp_path, "demo")
+    _, latex, _ = rendered(project, "table_1", tmp_path)
+    page = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
+    (tmp_path / "page.tex").write_text(page + latex + r"\end{document}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+# ---- report --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("execution", "result", "hardware"),
+    [
+        ({"device": "cpu"}, {}, "a small CPU"),
+        ({"device": "cuda"}, {}, "A big GPU"),
+        ({"device": "cpu"}, {"hardware": "one of two CPUs"}, "one of two CPUs"),
+    ],
+)
+def test_report_names_the_hardware_that_was_used(workflow, tmp_path, execution, result, hardware):
+    project = open_project(workflow, tmp_path)
+    run = runs_of(project, "table_1", "U0", "schnet")[0]
+    result = {"steps": 10, "training_seconds": 2.0, "peak_memory_mb": 7, "engine": "e"} | result
+    finish(run, 0.1, execution=execution, result=result)
+    report.render(project, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    line = re.search(f'<tr id="run-{re.escape(run.path)}">.*?</tr>', page)[0]
+    assert f"<td>{hardware}</td>" in line
+    assert f"1 of {len(project.runs)} runs" in page and "Table III" in page
+
+
+# ---- schnet compare ------------------------------------------------------------------------------
+def write_tables(folder, *cells):
+    folder.mkdir()
+    lines = [f"x,y{k},{value},{data}" for k, (value, data) in enumerate(cells)]
+    text = "\n".join(["row,column,measured,data", *lines, "z,y,,"])
+    (folder / "table_1.csv").write_text(text + "\n")
+    return folder
+
+
+def test_compare_with_a_relative_tolerance(tmp_path, capsys):
+    committed = write_tables(tmp_path / "a", (1.0, "d1"), (-2.0, "d2"))
+    compare(committed, write_tables(tmp_path / "b", (1.04, "d1"), (-2.0, "d2")), 0.05)
+    assert capsys.readouterr().out == "2 cells of 1 tables agree within 5 %\n"
+    far = write_tables(tmp_path / "c", (1.06, "d1"), (-2.0, "d2"))
+    with pytest.raises(SchNetError, match=r"1 problems in 2 cells.*\n.* x, y0: 1\.06, was 1 \(5 %"):
+        compare(committed, far, 0.05)
+    compare(committed, far, 0.1)
+    with pytest.raises(SchNetError, match="y1: missing, was -2"):
+        compare(committed, write_tables(tmp_path / "d", (1.0, "d1")), 0.05)
+    with pytest.raises(SchNetError, match="nan, was 1"):
+        compare(committed, write_tables(tmp_path / "e", ("nan", "d1"), (-2.0, "d2")), 0.05)
+
+
+def test_compare_allows_a_factor_for_data_made_elsewhere(tmp_path, capsys):
+    committed = write_tables(tmp_path / "a", (1.0, "d1"), (2.0, "d2"))
+    compare(committed, write_tables(tmp_path / "b", (1.01, "d1"), (9.0, "other")), 0.05, 5)
+    out = capsys.readouterr().out
+    assert "1 cells of 1 tables agree within 5 %" in out
+    assert "1 cells agree within a factor of 5" in out and "another kind of processor" in out
+    with pytest.raises(SchNetError, match=r"y1: 11, was 2 \(a factor of 5, from other data"):
+        compare(committed, write_tables(tmp_path / "c", (1.0, "d1"), (11.0, "other")), 0.05, 5)
+    with pytest.raises(SchNetError, match=r"y1: 0\.3, was 2"):
+        compare(committed, write_tables(tmp_path / "d", (1.0, "d1"), (0.3, "other")), 0.05, 5)
+
+
+def test_compare_wants_something_to_compare(tmp_path):
+    empty = write_tables(tmp_path / "a")
+    with pytest.raises(SchNetError, match="nothing is compared"):
+        compare(empty, write_tables(tmp_path / "b", (1.0, "d1")))
+    with pytest.raises(SchNetError, match="no table to compare with"):
+        compare(tmp_path / "absent", empty)
+
+
+# ---- schnet plan ---------------------------------------------------------------------------------
+def test_plan_counts_runs_and_says_what_is_not_known(workflow, tmp_path, capsys):
+    project = open_project(workflow, tmp_path, "paper")
+    plan.show(project)
+    out = capsys.readouterr().out
+    assert re.search(r"table_1 +38 +380,000,000 +0.00 .*without a measurement", out)
+    seconds = {"steps": 1000, "training_seconds": 36.0, "n_train": 1000}
+    run = runs_of(project, "table_1", "U0", "schnet")[0]
+    finish(run, result=seconds)
+    # nine properties are sums, three runs of ten million steps each; Fig. 3 has one of them already
+    plan.show(project)
+    out = capsys.readouterr().out
+    assert re.search(r"table_1 +38 .* 2600.00 ", out)
+    assert "0.03600 s (finished runs)" in out
+
+
+def test_plan_tells_kinds_of_run_apart():
+    run = {"dataset": "qm9", "target": "U0", "model": {"n_interactions": 3}}
+    base = plan.kind_of(run)
+    assert base == plan.kind_of(run | {"model": {"n_interactions": 3, "n_features": 64}, "seed": 5})
+    assert base != plan.kind_of(run | {"model": {"n_interactions": 3, "readout": "dipole"}})
+    assert base != plan.kind_of(run | {"forces": "forces"})
+    with pytest.raises(ConfigError, match="no method 'none'"):
+        plan.kind_of(run | {"method": "none"})
+
+
+def test_plan_of_a_method_without_steps(workflow, tmp_path, capsys):
+    write_methods_table(workflow)
+    project = open_project(workflow, tmp_path)
+    run = runs_of(project, "methods", "mean", "mae")[0]
+    finish(run, result={"seconds": 7200.0, "hardware": "the CPU"})
+    plan.show(project)
+    out = capsys.readouterr().out
+    assert re.search(r"methods +1 +0 +2.00 ", out)
+    assert re.search(r"qm9 +mean +sum +N=10,000 one property 7200.00000 s", out)
+
+
+def test_plan_measures_where_asked(workflow, tmp_path, capsys):
+    for path in (workflow / "workflow" / "figures").glob("*.yaml"):
+        path.unlink()
+    for path in (workflow / "workflow" / "experiments").glob("*.yaml"):
+        if path.stem != "table_2":
+            path.unlink()
+    project = open_project(workflow, tmp_path)
+    plan.show(project)
+    assert "without a measurement" in capsys.readouterr().out
+    plan.show(project, measured=True, device="cpu")
+    out = capsys.readouterr().out
+    assert "without a measurement" not in out and "measured here, cpu, 1 threads" in out
