@@ -7,6 +7,7 @@ import yaml
 from conftest import ROOT
 
 from schnet.errors import ConfigError
+from schnet.files import read_yaml, write_yaml
 from schnet.project import load_project
 from schnet.run import make_spec
 
@@ -213,6 +214,18 @@ def test_the_protocol_wins_over_the_scale():
     assert spec_of("small", "md17_ethanol", protocol="tf_code").validation_interval == 5000
     assert spec_of("paper", "c20", protocol="tf_code").learning_rate == 1e-4
     assert spec_of("paper", "c20").learning_rate == 1e-3
+
+
+def test_a_scale_adjusts_an_architecture(workflow):
+    path = workflow / "workflow/scales/demo.yaml"
+    scale = read_yaml(path) | {"architectures": {"dtnn": {"steps": 7}}}
+    write_yaml(path, scale)
+    runs = load_project({"scale": "demo"}, workflow).runs.values()
+    steps = {(r.settings.architecture == "dtnn", r.settings.steps) for r in runs}
+    assert (True, 7) in steps and (True, 400) not in steps and (False, 7) not in steps
+    write_yaml(path, scale | {"architectures": {"dtnm": {"steps": 7}}})
+    with pytest.raises(ConfigError, match=r"demo.yaml: architectures: .*did you mean 'dtnn'"):
+        load_project({"scale": "demo"}, workflow)
 
 
 def test_another_architecture_drops_hyperparameters(workflow):

@@ -95,8 +95,9 @@ def load_scale(root: Path, name: str) -> dict:
     scale = read_yaml(path)
     validate(scale, "scale", path)
     check_run(scale["run"], f"{path}: run")
-    for protocol, settings in scale.get("protocols", {}).items():
-        check_run(settings, f"{path}: protocols.{protocol}")
+    for part in ("protocols", "architectures"):
+        for key, settings in scale.get(part, {}).items():
+            check_run(settings, f"{path}: {part}.{key}")
     for key, family in scale["families"].items():
         check_run(family.get("run", {}), f"{path}: families.{key}.run")
     return scale
