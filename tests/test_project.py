@@ -86,6 +86,21 @@ def test_typo_in_a_key_of_an_experiment(workflow):
         load_project({"scale": "demo"}, workflow)
 
 
+@pytest.mark.parametrize(("key", "value"), [("published", "../../config.yaml"), ("part", "tset")])
+def test_published_files_and_parts_have_a_form(workflow, key, value):
+    path = workflow / "workflow/experiments/table_2.yaml"
+    experiment = read_yaml(path)
+    (experiment["columns"][0] if key == "part" else experiment)[key] = value
+    write_yaml(path, experiment)
+    with pytest.raises(ConfigError, match=rf"table_2.yaml: .*{key}: .*does not match"):
+        load_project({"scale": "demo"}, workflow)
+
+
+def test_a_folder_is_the_same_with_a_slash():
+    config = {"scale": "demo", "data_dir": "data/", "results_dir": "./results"}
+    assert load_project(config).config == load_project({"scale": "demo"}).config
+
+
 def test_outside_a_workflow(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="--workflow"):
