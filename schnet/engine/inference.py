@@ -54,6 +54,7 @@ class Predictor:
         self.engine: Engine | None = None
         self.range: tuple[float, float] | None = None
         self._known: Tensor | None = None  # the atomic numbers that were checked last
+        self._offset_of: tuple[Tensor, Tensor, Tensor] | None = None
 
     def _extend(self, batch: Batch) -> Engine:
         """An engine for the distances of a batch as well, which becomes the one in use."""
@@ -114,4 +115,12 @@ class Predictor:
     def __call__(self, batch: Batch, forces: bool = False) -> tuple[Tensor, Tensor | None]:
         """Property [B] float64 and, when asked for, forces [N, 3]."""
         energy, f = self.evaluate(batch, forces)
-        return energy.double() + self.model.offset(batch), f
+        return energy.double() + self._offset(batch), f
+
+    def _offset(self, batch: Batch) -> Tensor:
+        """The model's offset; that of the last batch where atoms have only moved since."""
+        same = self._offset_of
+        if same is None or batch.atomic_numbers is not same[0] or batch.atom_ptr is not same[1]:
+            offset = self.model.offset(batch)
+            same = self._offset_of = batch.atomic_numbers, batch.atom_ptr, offset
+        return same[2]

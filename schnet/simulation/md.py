@@ -116,7 +116,7 @@ class _Run:
 
     def checkpoint(self) -> None:
         """Everything that the next step depends on, and how long the files are."""
-        sizes = {"trajectory": self.trajectory.sync(), "log": self.log.sync()}
+        trajectory, log = self.trajectory.sync(), self.log.sync()
         state = "" if self.rng is None else json.dumps(self.rng.bit_generator.state)
         with atomic(self.checkpoint_file) as temporary, open(temporary, "wb") as f:
             np.savez(
@@ -125,7 +125,8 @@ class _Run:
                 positions=self.atoms.positions,
                 momenta=self.atoms.get_momenta(),
                 rng=np.array(state),
-                **sizes,
+                trajectory=trajectory,
+                log=log,
             )
 
     def close(self) -> None:
@@ -216,6 +217,7 @@ def md(
     atoms.get_forces()  # what is refused is refused before anything is written
     folder = Folder(output, settings)
     _start(atoms, temperature, rng)
+    dynamics: Langevin | VelocityVerlet
     if thermostat == "langevin":
         atoms.set_constraint(FixCom())
         dynamics = Langevin(

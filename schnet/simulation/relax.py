@@ -130,8 +130,8 @@ def relax(
         progress.close()
     if not good:
         raise SchNetError(
-            f"{start.get_chemical_formula()}: not relaxed after {steps} steps, the largest force is "
-            f"{largest_force(atoms):.2g} eV/Å; give more steps, or another optimizer"
+            f"{start.get_chemical_formula()}: not relaxed after {steps} steps, the largest force "
+            f"is {largest_force(atoms):.2g} eV/Å; give more steps, or another optimizer"
         )
     if output is not None:
         with atomic(folder / "relaxed.extxyz") as temporary:
