@@ -11,7 +11,7 @@ from ase import Atoms, units
 from ase.constraints import FixCom
 from ase.io.extxyz import write_extxyz
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
+from ase.md.velocitydistribution import Stationary, ZeroRotation, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from schnet.errors import ConfigError, DataError, known_or_nearest
@@ -138,7 +138,7 @@ def _start(atoms: Atoms, temperature: float | None, rng) -> None:
     """Velocities of a Boltzmann distribution, at rest as a whole; those given stay without one."""
     if temperature is None:
         return
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    thermalize_momenta(atoms, temperature, rng=rng)
     Stationary(atoms, preserve_temperature=False)
     if not atoms.pbc.any() and len(atoms) > 2:
         ZeroRotation(atoms, preserve_temperature=False)

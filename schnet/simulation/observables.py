@@ -141,9 +141,9 @@ def distribution(values: np.ndarray, edges: np.ndarray, blocks: int = 10) -> pd.
     parts = np.array_split(values, min(blocks, len(values)))
     each = np.array([np.histogram(p, edges)[0] / (p.size * width) for p in parts])
     share = np.array([p.size for p in parts]) / values.size
-    error = (
-        each.std(0, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.full(len(width), np.nan)
-    )
+    error = np.full(len(width), np.nan)  # of one part there is none
+    if len(each) > 1:
+        error = each.std(0, ddof=1) / np.sqrt(len(each))
     centres = 0.5 * (edges[1:] + edges[:-1])
     return pd.DataFrame({"r": centres, "density": share @ each, "error": error})
 
