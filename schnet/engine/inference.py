@@ -6,17 +6,20 @@ import torch
 from torch import Tensor
 
 from schnet.data.structures import Batch
-from schnet.engine import Engine, make_engine
+from schnet.engine import Engine, ReferenceEngine, make_engine
+from schnet.engine.table import MARGIN
 from schnet.errors import DataError, OutsideTable
 from schnet.models.contract import Model
 
 BELOW, ABOVE = 0.3, 1.0  # Å that a filter table covers beyond the distances that occurred
+GROWTH = 1.25  # a table that became too short gets longer by at least this factor
 
 
 class Predictor:
     """Energies (offsets included, float64) and forces of a model in evaluation mode.
 
-    Filter tables cover the distances that occur and grow when a longer or shorter one comes.
+    Filter tables cover the distances that occur and grow when a longer or shorter one comes; in
+    large steps, so that atoms that move apart slowly do not ask for many.
 
     Args:
         model: of any architecture.
@@ -25,6 +28,8 @@ class Predictor:
         engine: auto, native, table or reference.
         any_element: predict also elements that the training data did not have, as evaluations on
             test data must; otherwise they are refused.
+        shortest: closer atoms, in Å, are refused. A table then begins there and its knots are
+            always the same: the numbers do not depend on what was evaluated before.
 
     Attributes:
         engine: the engine in use; None before the first evaluation.
@@ -39,25 +44,29 @@ class Predictor:
         threads: int = 1,
         engine: str = "auto",
         any_element: bool = False,
+        shortest: float | None = None,
     ):
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.threads, self.wanted = threads, engine
         self.dtype = next(self.model.parameters()).dtype
-        self.any_element = any_element
+        self.any_element, self.shortest = any_element, shortest
         self.engine: Engine | None = None
         self.range: tuple[float, float] | None = None
         self._known: Tensor | None = None  # the atomic numbers that were checked last
+        self._offset_of: tuple[Tensor, Tensor, Tensor] | None = None
 
     def _extend(self, batch: Batch) -> Engine:
         """An engine for the distances of a batch as well, which becomes the one in use."""
+        self._check_distances(batch)
         d = batch.distances()
         lo, hi = (d.min().item(), d.max().item()) if len(d) else (0.0, 1.0)
-        if len(d) and not (lo > 1e-3 and hi < 1e4):  # also where it is not a number
-            raise DataError("two atoms are at the same place, or a position is not a finite number")
         lo, hi = max(0.0, lo - BELOW), hi + ABOVE
         if self.range is not None:
-            lo, hi = min(lo, self.range[0]), max(hi, self.range[1])
+            longer = self.range[1] * (GROWTH if hi > self.range[1] else 1)
+            lo, hi = min(lo, self.range[0]), max(hi, longer)
+        if self.shortest is not None:
+            lo = self.shortest + MARGIN
         self.range = lo, hi
         self.engine = make_engine(
             self.model,
@@ -68,6 +77,22 @@ class Predictor:
             device=self.device,
         )
         return self.engine
+
+    def _check_distances(self, batch: Batch) -> None:
+        """Raise DataError where two atoms are too close, or a position is not a number."""
+        d = batch.distances()
+        if not len(d):
+            return
+        pair = int(d.argmin())
+        lo, hi = d[pair].item(), d.max().item()
+        if not (lo > 1e-3 and hi < 1e4):  # also where it is not a number
+            raise DataError("two atoms are at the same place, or a position is not a finite number")
+        if self.shortest is not None and lo < self.shortest:
+            first = int(batch.atom_ptr[batch.structure[batch.i[pair].long()]])
+            i, j = int(batch.i[pair]) - first, int(batch.j[pair]) - first
+            raise DataError(
+                f"atoms {i} and {j} are {lo:.2f} Å apart, closer than {self.shortest} Å: refused"
+            )
 
     def evaluate(self, batch: Batch, forces: bool = False) -> tuple[Tensor, Tensor | None]:
         """The model's output [B], without offset, and forces [N, 3] or None.
@@ -80,6 +105,8 @@ class Predictor:
             self.model.check_elements(batch.atomic_numbers)
             self._known = batch.atomic_numbers
         engine = self.engine or self._extend(batch)
+        if self.shortest is not None and isinstance(engine, ReferenceEngine):
+            self._check_distances(batch)  # engines with tables see to it themselves
         try:
             return engine.evaluate(batch, forces)
         except OutsideTable:
@@ -88,4 +115,12 @@ class Predictor:
     def __call__(self, batch: Batch, forces: bool = False) -> tuple[Tensor, Tensor | None]:
         """Property [B] float64 and, when asked for, forces [N, 3]."""
         energy, f = self.evaluate(batch, forces)
-        return energy.double() + self.model.offset(batch), f
+        return energy.double() + self._offset(batch), f
+
+    def _offset(self, batch: Batch) -> Tensor:
+        """The model's offset; that of the last batch where atoms have only moved since."""
+        same = self._offset_of
+        if same is None or batch.atomic_numbers is not same[0] or batch.atom_ptr is not same[1]:
+            offset = self.model.offset(batch)
+            same = self._offset_of = batch.atomic_numbers, batch.atom_ptr, offset
+        return same[2]

@@ -1,96 +1,115 @@
-"""ASE calculator: energies in eV and forces in eV/Å of a trained model."""
+"""ASE calculator: energies in eV, forces in eV/Å and stress in eV/Å³ of trained models."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 
-from schnet.data.structures import from_atoms
-from schnet.engine.inference import Predictor
-from schnet.errors import ModelError
-from schnet.models import Model, load_model
-from schnet.models.files import kind_of
-from schnet.units import factor
+from schnet.simulation.potential import SKIN, Potential, energy_factor, load_models
 
-
-def energy_factor(model: Model) -> float:
-    """What the energies of a model are multiplied by to be in eV.
-
-    An energy here is a total energy of the whole structure, of which -dE/dr are the forces: the
-    property is of the kind "energy" and the readout a sum over atoms. Orbital energies, enthalpies
-    and energies per atom are none, although their unit may be eV.
-
-    Raises:
-        ModelError: the model predicts something else.
-    """
-    what = f"the model predicts {model.target} in {model.unit}"
-    if (model.kind or kind_of(model.target, model.force_unit)) != "energy":
-        raise ModelError(f"{what}, not a total energy with forces; use `schnet predict`")
-    if model.hyperparameters.readout != "sum":
-        raise ModelError(
-            f"{what} by a {model.hyperparameters.readout} over atoms, not the energy of the whole "
-            "structure; train with readout: sum on total energies"
-        )
-    try:
-        return factor(model.unit, "eV")
-    except ValueError as error:
-        raise ModelError(f"{what}, which is not an energy ({error})") from error
+__all__ = ["SchNetCalculator", "energy_factor"]
 
 
 class SchNetCalculator(Calculator):
-    """A trained energy model as an ASE calculator.
+    """A trained energy model, or a committee of several, as an ASE calculator.
 
-    Energies include all offsets; forces are -dE/dr (Eq. 4).
+    Energies include all offsets; forces are -dE/dr (Eq. 4). Stress is there for periodic structures
+    and computed only when asked for: it costs as much as the reference engine.
+
+    Several models give the mean of their results, and the properties ``energy_std`` (eV),
+    ``forces_std`` [n, 3] (eV/Å) and, where stress was asked for, ``stress_std`` [6] (eV/Å³): the
+    sample standard deviation over the models (divided by M - 1), component by component. Read them
+    with ``calc.get_property("forces_std", atoms)`` or from ``calc.results``; they are no
+    ``get_property`` of a single model.
 
     Args:
-        model: path of a model file, or a model from ``schnet.models.load_model``.
+        models: path of a model file, a model from ``schnet.models.load_model``, or several of them.
         device: "cpu" or "cuda".
         threads: of the C++ engine.
         engine: auto, native, table or reference.
+        skin: where models have a cutoff, pairs within cutoff + skin (Å) are kept between steps.
         options: of ase.calculators.calculator.Calculator.
 
+    Attributes:
+        models: the models.
+        energy_factor: of the first model, see ``energy_factor``.
+
     Raises:
-        ModelError: the model does not predict total energies, see ``energy_factor``.
+        ModelError: a model does not predict total energies, see ``energy_factor``.
     """
 
-    implemented_properties = ["energy", "forces"]
+    implemented_properties = ["energy", "forces", "stress"]
+    SPREAD = ["energy_std", "forces_std", "stress_std"]
 
     def __init__(
-        self, model, device: str = "cpu", threads: int = 1, engine: str = "auto", **options
+        self,
+        models,
+        device: str = "cpu",
+        threads: int = 1,
+        engine: str = "auto",
+        skin: float = SKIN,
+        **options,
     ):
         super().__init__(**options)
-        if isinstance(model, str | Path):
-            model = load_model(model)
-        self.energy_factor = energy_factor(model)
-        self.predictor = Predictor(model, device=device, threads=threads, engine=engine)
-        self.cutoff = model.hyperparameters.cutoff
-        self._batch = None
+        self.models = load_models(models)
+        self.energy_factor, *_ = (energy_factor(m) for m in self.models)
+        self.options: dict[str, Any] = dict(
+            device=device, threads=threads, engine=engine, skin=skin
+        )
+        self.potential: Potential | None = None
+        if len(self.models) > 1:
+            self.implemented_properties = [*self.implemented_properties, *self.SPREAD]
+
+    def check_state(self, atoms, tol=0.0):
+        """What has changed; exact, and without the cost of ASE's comparison."""
+        if self.atoms is None:
+            return list(all_changes)
+        changes = [
+            name
+            for name in ("positions", "numbers", "pbc")
+            if not np.array_equal(getattr(self.atoms, name), getattr(atoms, name))
+        ]
+        return changes if np.array_equal(self.atoms.cell, atoms.cell) else [*changes, "cell"]
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
-        """Energy in eV and forces [n, 3] in eV/Å, kept in ``results`` as ASE wants it.
+        """Energy in eV, forces [n, 3] in eV/Å and, if asked for, stress [6] in eV/Å³.
+
+        They are kept in ``results`` as ASE wants it.
 
         Raises:
-            DataError: an element that the model was not trained on, or impossible positions.
+            DataError: an element that a model was not trained on, atoms closer than 0.3 Å, or a
+                periodic structure for a model without a cutoff.
+            PropertyNotImplementedError: the stress of a structure that is not periodic.
         """
         super().calculate(atoms, properties, system_changes)
-        p = self.predictor
-        # without a cutoff the pairs stay the same when only positions change
-        same_pairs = self.cutoff is None and not {"numbers", "cell", "pbc"} & set(system_changes)
-        if self._batch is not None and same_pairs:
-            self._batch.positions = torch.as_tensor(
-                self.atoms.positions, dtype=p.dtype, device=p.device
-            )
-        else:
-            self._batch = None  # nothing stale stays where the atoms are refused
-            structures = from_atoms(
-                [self.atoms], cutoff=self.cutoff, device=p.device, dtype=p.dtype
-            )
-            self._batch = structures.batch(torch.zeros(1, dtype=torch.int64, device=p.device))
-        energy, forces = p(self._batch, forces=True)
-        self.results = {
-            "energy": float(energy[0]) * self.energy_factor,
-            "forces": np.asarray(forces.cpu(), dtype=float) * self.energy_factor,
-        }
+        self._follow(system_changes)
+        found = self.potential.evaluate(self.atoms.positions[None])
+        self._keep("energy", found.energies[:, 0])
+        self._keep("forces", found.forces[:, 0])
+        if {"stress", "stress_std"} & set(properties):
+            if not self.atoms.pbc.all():
+                raise PropertyNotImplementedError("stress of a structure that is not periodic")
+            stress = self.potential.stress(self.atoms.positions)
+            self._keep("stress", np.array([full_3x3_to_voigt_6_stress(s) for s in stress]))
+
+    def _follow(self, changes) -> None:
+        """Make ``potential`` that of the present atoms."""
+        potential, self.potential = self.potential, None  # nothing stale stays after an error
+        if potential is None:
+            potential = Potential(self.models, self.atoms, **self.options)
+        elif {"numbers", "pbc"} & set(changes):
+            potential.bind(self.atoms)
+        elif "cell" in changes and potential.cell is not None:
+            potential.cell = self.atoms.cell.array.copy()
+        self.potential = potential
+
+    def _keep(self, name: str, values: np.ndarray) -> None:
+        """Mean and spread over the models of values [M, …]."""
+        mean = values.mean(0)
+        self.results[name] = mean if mean.ndim else float(mean)
+        if len(values) > 1:
+            spread = values.std(0, ddof=1)
+            self.results[f"{name}_std"] = spread if spread.ndim else float(spread)

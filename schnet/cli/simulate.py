@@ -1,0 +1,210 @@
+"""Verbs that put trained models to work: relaxation, normal modes, dynamics."""
+
+from __future__ import annotations
+
+from schnet.cli.options import add_compute, add_engine, add_verb
+
+XTB = "gfn2-xtb"
+
+
+def _structure(args):
+    """The structure of the command line: the last one of its file."""
+    from pathlib import Path
+
+    from ase.io import read
+
+    from schnet.errors import DataError, first_line
+
+    if not Path(args.structure).exists():
+        raise DataError(f"{args.structure}: no such file")
+    try:
+        atoms = read(args.structure)
+    except Exception as error:  # ASE's readers raise anything
+        raise DataError(f"{args.structure}: ASE cannot read it ({first_line(error)})") from error
+    atoms.calc = None
+    return atoms
+
+
+def _options(args) -> dict:
+    """What the functions pass on to the calculator."""
+    import torch
+
+    torch.set_num_threads(args.threads)
+    return {"device": args.device, "threads": args.threads, "engine": args.engine}
+
+
+def _method(name: str):
+    """A model file, or GFN2-xTB by name."""
+    if name.lower() != XTB:
+        return name
+    from schnet.reference.xtb import XTB as Calculator
+
+    return Calculator()
+
+
+def relax(args):
+    """Relax a structure to a minimum of a model's energy."""
+    from schnet.simulation.relax import largest_force, relax
+
+    atoms = relax(
+        _structure(args),
+        args.model,
+        args.output,
+        fmax=args.fmax,
+        optimizer=args.optimizer,
+        steps=args.steps,
+        cell=args.cell,
+        **_options(args),
+    )
+    print(
+        f"{args.output}/relaxed.extxyz: {atoms.get_potential_energy():.6f} eV, "
+        f"largest force {largest_force(atoms):.2g} eV/Å"
+    )
+
+
+def modes(args):
+    """Normal modes of a structure, and how those of other models differ."""
+    from schnet.simulation.modes import modes
+
+    single = len(args.model) == 1
+    found = modes(
+        _structure(args),
+        _method(args.model[0]) if single else args.model,
+        args.output,
+        others=[_method(name) for name in args.compare],
+        relaxed=not args.no_relax,
+        fmax=args.fmax,
+        method=args.method,
+        tolerance=args.tolerance,
+        **_options(args),
+    )
+    for _, row in found.table().drop_duplicates("group").iterrows():
+        frequency = row["frequency_cm-1"]
+        text = f"{-frequency:9.1f}i" if row["imaginary"] else f"{frequency:9.1f} "
+        times = "" if row["degeneracy"] == 1 else f"({row['degeneracy']} times)"
+        print(f"{text} cm⁻¹ {times}")
+    print(f"{args.output}/modes.csv: {len(found.frequencies)} modes, {found.n_imaginary} imaginary")
+
+
+def md(args):
+    """Molecular dynamics with a model."""
+    from schnet.simulation.md import md
+
+    md(
+        _structure(args),
+        args.model,
+        args.output,
+        steps=args.steps,
+        timestep=args.timestep,
+        temperature=args.temperature,
+        thermostat=args.thermostat,
+        friction=args.friction,
+        interval=args.interval,
+        checkpoint=args.checkpoint,
+        seed=args.seed,
+        **_options(args),
+    )
+    print(f"{args.output}/trajectory.extxyz, {args.output}/log.csv")
+
+
+def pimd(args):
+    """Path-integral molecular dynamics with a model, by i-PI."""
+    from schnet.simulation.pimd import pimd
+
+    path = pimd(
+        _structure(args),
+        args.model,
+        args.output,
+        beads=args.beads,
+        steps=args.steps,
+        timestep=args.timestep,
+        temperature=args.temperature,
+        thermostat=args.thermostat,
+        tau=args.tau,
+        interval=args.interval,
+        checkpoint=args.checkpoint,
+        seed=args.seed,
+        **_options(args),
+    )
+    print(f"{path}, {args.output}/log.csv")
+
+
+def ipi_driver(args):
+    """Answer an i-PI that listens at a socket."""
+    from schnet.simulation.ipi_driver import ipi_driver
+
+    ipi_driver(
+        _structure(args),
+        args.model,
+        unix=args.unix,
+        host=args.host,
+        port=args.port,
+        **_options(args),
+    )
+
+
+def _add_inputs(p, output: bool = True):
+    p.add_argument("structure", help="any file that ASE reads; of several structures the last")
+    p.add_argument("model", nargs="+", help="model file; several are a committee")
+    if output:
+        p.add_argument("-o", "--output", required=True, help="folder; given again, it continues")
+    add_engine(p)
+    add_compute(p)
+
+
+def _add_dynamics(p, interval: int, checkpoint: int):
+    p.add_argument("--steps", type=int, required=True, help="how many in all")
+    p.add_argument("--timestep", type=float, default=0.5, help="fs (default: 0.5)")
+    p.add_argument("--temperature", type=float, default=300.0, help="K (default: 300)")
+    p.add_argument(
+        "--interval", type=int, default=interval, help=f"steps a frame (default: {interval})"
+    )
+    p.add_argument(
+        "--checkpoint", type=int, default=checkpoint,
+        help=f"steps a checkpoint (default: {checkpoint})",
+    )  # fmt: skip
+    p.add_argument("--seed", type=int, default=0, help="of velocities and noise (default: 0)")
+
+
+def add_verbs(verbs):
+    """relax, modes, md, pimd, ipi-driver"""
+    p = add_verb(verbs, "relax", relax)
+    _add_inputs(p)
+    p.add_argument("--fmax", type=float, default=0.01, help="largest force, eV/Å (default: 0.01)")
+    p.add_argument("--optimizer", default="BFGS", help="ASE's, by name (default: BFGS)")
+    p.add_argument("--steps", type=int, default=1000, help="give up after so many (default: 1000)")
+    p.add_argument("--cell", action="store_true", help="relax the cell as well")
+
+    p = add_verb(verbs, "modes", modes)
+    _add_inputs(p)
+    p.add_argument(
+        "--compare", action="append", default=[], metavar="MODEL",
+        help=f"other model file, or {XTB}; may be given several times",
+    )  # fmt: skip
+    p.add_argument("--no-relax", action="store_true", help="modes of the structure as it is")
+    p.add_argument("--fmax", type=float, default=1e-5, help="relax to, eV/Å (default: 1e-5)")
+    p.add_argument(
+        "--method", default="autodiff", choices=("autodiff", "finite"), help="of the Hessian"
+    )
+    p.add_argument(
+        "--tolerance", type=float, default=0.5, help="degenerate within, cm⁻¹ (default: 0.5)"
+    )
+
+    p = add_verb(verbs, "md", md)
+    _add_inputs(p)
+    _add_dynamics(p, 20, 1000)
+    p.add_argument("--thermostat", default="langevin", help="langevin or none")
+    p.add_argument("--friction", type=float, default=0.01, help="Langevin's, 1/fs (default: 0.01)")
+
+    p = add_verb(verbs, "pimd", pimd)
+    _add_inputs(p)
+    _add_dynamics(p, 100, 5000)
+    p.add_argument("--beads", type=int, default=8, help="P (default: 8)")
+    p.add_argument("--thermostat", default="pile_l", help="pile_l or pile_g")
+    p.add_argument("--tau", type=float, default=100.0, help="of the centroid, fs (default: 100)")
+
+    p = add_verb(verbs, "ipi-driver", ipi_driver)
+    _add_inputs(p, output=False)
+    p.add_argument("--unix", metavar="NAME", help="UNIX socket /tmp/ipi_NAME")
+    p.add_argument("--host", default="localhost", help="internet socket (default: localhost)")
+    p.add_argument("--port", type=int, help="internet socket (default: 31415)")

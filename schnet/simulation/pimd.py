@@ -1,0 +1,378 @@
+"""Path-integral molecular dynamics with i-PI; a killed run continues with the same trajectory."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from ase import Atoms
+
+from schnet.errors import ConfigError, DataError, known_or_nearest
+from schnet.files import atomic, write_text
+from schnet.simulation.folder import Exploded, Folder, Growing, Progress, describe
+from schnet.simulation.md import HOT, HOT_AT_LEAST
+from schnet.simulation.potential import Evaluate, potential
+
+log = logging.getLogger("schnet")
+
+IPI = "3.3.1"  # the release that this was written for; others of 3.3 may do
+THERMOSTATS = ("pile_l", "pile_g")
+#: column of the log -> (property of i-PI, its dimension, unit there)
+PROPERTIES = {
+    "time_ps": ("time", "time", "picosecond"),
+    "conserved_eV": ("conserved", "energy", "electronvolt"),
+    "temperature_K": ("temperature", "temperature", "kelvin"),
+    "kinetic_cv_eV": ("kinetic_cv", "energy", "electronvolt"),
+    "potential_eV": ("potential", "energy", "electronvolt"),
+    "kinetic_md_eV": ("kinetic_md", "energy", "electronvolt"),
+}
+FORCE = 1e9  # steps that i-PI is told to do; the loop here ends earlier
+
+#: what the module ipi_pes, which i-PI loads as a file, finds its work in
+evaluators: dict[str, Evaluate] = {}
+_keys = itertools.count()
+
+
+def check_ipi() -> None:
+    """Raise ConfigError unless a fitting i-PI is installed."""
+    mend = f"pip install ipi=={IPI}"
+    try:
+        from ipi._version import __version__
+    except ImportError as error:
+        raise ConfigError(f"pimd: i-PI is not installed; {mend}") from error
+    if __version__.split(".")[:2] != IPI.split(".")[:2]:
+        raise ConfigError(f"pimd: i-PI {__version__} is installed, {IPI} is needed; {mend}")
+
+
+def _numbers(values) -> str:
+    """An array as i-PI reads it, without loss."""
+    return "[" + ", ".join(repr(float(v)) for v in np.ravel(values)) + "]"
+
+
+def input_xml(
+    atoms: Atoms,
+    key: str,
+    *,
+    beads: int,
+    timestep: float,
+    temperature: float,
+    thermostat: str = "pile_l",
+    tau: float = 100.0,
+    seed: int = 0,
+) -> str:
+    """i-PI's input: all beads at the same place, at rest.
+
+    BAOAB splitting thermostats once per step instead of twice, and the centre of mass moves like
+    the rest: a third less work in i-PI than with its defaults.
+
+    Args:
+        atoms: the structure.
+        key: of ``evaluators``.
+        beads, timestep, temperature, thermostat, tau, seed: see ``pimd``.
+    """
+    from ipi.utils.units import unit_to_internal
+
+    n = len(atoms)
+    angstrom = unit_to_internal("length", "angstrom", 1.0)
+    cell = atoms.cell.array.T if atoms.pbc.any() else 1000.0 * np.eye(3)
+    masses = atoms.get_masses() * unit_to_internal("mass", "dalton", 1.0)
+    q = np.tile(atoms.positions.ravel(), beads) * angstrom
+    return f"""<simulation verbosity='quiet' threading='False' floatformat='%.17e'>
+  <output prefix='unused'></output>
+  <total_steps>{FORCE:.0f}</total_steps>
+  <prng><seed>{seed}</seed></prng>
+  <ffdirect name='schnet' threaded='False' pbc='False'>
+    <pes>custom</pes>
+    <pes_path>{_pes_path()}</pes_path>
+    <batch_size>{beads}</batch_size>
+    <parameters>{{key: {key}}}</parameters>
+  </ffdirect>
+  <system>
+    <beads natoms='{n}' nbeads='{beads}'>
+      <q shape='({beads}, {3 * n})'>{_numbers(q)}</q>
+      <p shape='({beads}, {3 * n})'>{_numbers(np.zeros_like(q))}</p>
+      <m shape='({n})'>{_numbers(masses)}</m>
+      <names shape='({n})'>[{", ".join(atoms.symbols)}]</names>
+    </beads>
+    <cell shape='(3, 3)'>{_numbers(cell * angstrom)}</cell>
+    <forces><force forcefield='schnet'/></forces>
+    <ensemble><temperature units='kelvin'>{temperature}</temperature></ensemble>
+    <normal_modes/>
+    <motion mode='dynamics'>
+      <fixcom>False</fixcom>
+      <dynamics mode='nvt' splitting='baoab'>
+        <timestep units='femtosecond'>{timestep}</timestep>
+        <thermostat mode='{thermostat}'><tau units='femtosecond'>{tau}</tau></thermostat>
+      </dynamics>
+    </motion>
+  </system>
+</simulation>"""
+
+
+def _pes_path() -> Path:
+    return Path(__file__).with_name("ipi_pes.py")
+
+
+def _load(xml: str):
+    """i-PI's simulation, without its handlers of signals and files."""
+    from ipi.engine.simulation import Simulation
+    from ipi.utils.softexit import softexit
+
+    simulation = Simulation.load_from_xml(xml)
+    softexit.reset()
+    return simulation
+
+
+def _thermal_momenta(simulation) -> None:
+    """Momenta of a Boltzmann distribution at P times the temperature, in normal modes."""
+    from ipi.utils.depend import dstrip
+    from ipi.utils.units import Constants
+
+    system = simulation.syslist[0]
+    beads, nm = system.beads, system.nm
+    kT = Constants.kb * system.ensemble.temp * beads.nbeads
+    noise = simulation.prng.gvec((beads.nbeads, 3 * beads.natoms))
+    nm.pnm[:] = noise * np.sqrt(dstrip(nm.dynm3) * kT)
+
+
+class _Run:
+    """One run: i-PI's simulation and the files of the folder."""
+
+    def __init__(self, folder: Folder, atoms: Atoms, settings: dict):
+        self.folder, self.atoms, self.settings = folder, atoms, settings
+        self.beads, self.interval = settings["beads"], settings["interval"]
+        self.restart = folder / "restart.xml"
+        self.h5 = folder / "trajectory.h5"
+        self.raw = folder / "positions.f4"
+        self.step = 0
+
+    def finished(self, steps: int) -> bool:
+        """Whether so many steps are done and the trajectory is written."""
+        if not (self.h5.exists() and self.restart.exists()):
+            return False
+        found = re.search(r"<step>\s*(\d+)", self.restart.read_text(encoding="utf-8"))
+        return found is not None and int(found[1]) >= steps and not self.raw.exists()
+
+    def open(self, key: str) -> None:
+        """Continue from the checkpoint, or begin."""
+        there = self.restart.exists()
+        names = ("timestep", "temperature", "thermostat", "tau", "seed", "beads")
+        if there:
+            xml = self.restart.read_text(encoding="utf-8")
+            xml = re.sub(r"(?<=<pes_path>).*?(?=</pes_path>)", f" {_pes_path()} ", xml)
+            xml = re.sub(r"(?<=<parameters>).*?(?=</parameters>)", f"{{key: {key}}}", xml)
+        else:
+            xml = input_xml(self.atoms, key, **{name: self.settings[name] for name in names})
+        self.simulation = _load(xml)
+        self.system = self.simulation.syslist[0]
+        self.masses = self.atoms.get_masses()
+        rows = 0
+        if there:
+            self.step = int(self.simulation.step)
+            rows = self.step // self.interval + 1
+            log.info("%s: continues at step %d", self.folder.path, self.step)
+        else:
+            _thermal_momenta(self.simulation)
+        self._open_files(rows)
+        if not there:
+            self.write()
+
+    def _open_files(self, rows: int) -> None:
+        if rows and self.h5.exists() and not self.raw.exists():  # it had ended
+            with h5py.File(self.h5) as h5:
+                self.raw.write_bytes(h5["positions"][:].tobytes())
+        frame = 12 * self.beads * len(self.atoms)
+        header = ",".join(["step", *PROPERTIES]) + "\n"
+        kept = 0
+        path = self.folder / "log.csv"
+        if rows:
+            lines = path.read_bytes().splitlines(keepends=True)
+            kept = sum(map(len, lines[: rows + 1]))
+        self.positions = Growing(self.raw, rows * frame)
+        self.log = Growing(path, kept)
+        if not rows:
+            self.log.write(header.encode())
+
+    def write(self) -> None:
+        """A frame and a row of the log."""
+        from ipi.utils.depend import dstrip
+        from ipi.utils.units import unit_to_user
+
+        length = unit_to_user("length", "angstrom", 1.0)
+        self.positions.write((dstrip(self.system.beads.q) * length).astype("<f4").tobytes())
+        values = [str(self.step)]
+        for name, dimension, unit in PROPERTIES.values():
+            value = self.system.properties[name][0]
+            values.append(f"{float(value) * unit_to_user(dimension, unit, 1.0):.10g}")
+        self.log.write((",".join(values) + "\n").encode())
+
+    def checkpoint(self) -> None:
+        """Sync the files, then write i-PI's state.
+
+        Numbers are written without loss, but a restart has the beads and makes their normal modes
+        anew: that is done here as well, so that both go on with the same bits.
+        """
+        from ipi.utils.depend import dstrip
+
+        self.positions.sync()
+        self.log.sync()
+        beads = self.system.beads
+        beads.q[:] = dstrip(beads.q).copy()
+        beads.p[:] = dstrip(beads.p).copy()
+        status = self.simulation.chk.status
+        status.store(self.simulation)
+        status.step.store(self.step)
+        write_text(self.restart, status.write(name="simulation"))
+
+    def check(self) -> None:
+        """Raise Exploded where an atom has more kinetic energy than thermal motion explains."""
+        from ipi.utils.depend import dstrip
+
+        beads = self.system.beads
+        p = dstrip(beads.p)
+        kinetic = 0.5 * p * p / dstrip(beads.m3)
+        limit = HOT * 1.5 * 3.1668e-6 * self.beads  # Hartree for each K
+        if kinetic.max() < limit * max(self.settings["temperature"], HOT_AT_LEAST):
+            return
+        atom = int(np.argmax(kinetic.max(0))) // 3
+        raise Exploded(
+            f"{self.folder.path}: exploded at step {self.step}: atom {atom} is too fast; "
+            "what was written is kept"
+        )
+
+    def advance(self, steps: int, checkpoint: int) -> None:
+        """Step until the end, writing frames and checkpoints."""
+        progress = Progress(steps, self.step)
+        try:
+            while self.step < steps:
+                try:
+                    self.simulation.run_step(self.step)
+                except DataError as error:
+                    raise Exploded(
+                        f"{self.folder.path}: exploded at step {self.step + 1}: {error}; "
+                        "what was written is kept"
+                    ) from error
+                self.step += 1
+                self.check()
+                if self.step % self.interval == 0:
+                    self.write()
+                    progress.to(self.step)
+                if self.step % checkpoint == 0 or self.step == steps:
+                    self.checkpoint()
+        finally:
+            progress.close()
+            self.positions.close()
+            self.log.close()
+
+    def finish(self) -> None:
+        """Turn the raw positions into trajectory.h5."""
+        frames = np.fromfile(self.raw, "<f4").reshape(-1, self.beads, len(self.atoms), 3)
+        with atomic(self.h5) as temporary, h5py.File(temporary, "w") as h5:
+            h5.create_dataset(
+                "positions",
+                data=frames,
+                chunks=(max(1, min(64, len(frames))), *frames.shape[1:]),
+                compression="gzip",
+                compression_opts=1,
+                shuffle=True,
+            )
+            h5["numbers"], h5["masses"] = self.atoms.numbers, self.masses
+            h5["cell"], h5["pbc"] = self.atoms.cell.array, self.atoms.pbc
+            table = pd.read_csv(self.folder / "log.csv")
+            for name in table.columns:
+                h5[f"log/{name}"] = table[name].to_numpy()
+            h5.attrs["ipi"] = IPI
+            for name in ("beads", "timestep", "temperature", "thermostat", "tau", "interval"):
+                h5.attrs[name] = self.settings[name]
+        self.raw.unlink()
+
+
+def _check(beads, steps, timestep, temperature, thermostat, tau, interval) -> None:
+    known_or_nearest(thermostat, THERMOSTATS, "thermostat", "pimd")
+    positive = dict(
+        beads=beads, steps=steps, timestep=timestep, temperature=temperature, tau=tau,
+        interval=interval,
+    )  # fmt: skip
+    for name, value in positive.items():
+        if not value > 0:
+            raise ConfigError(f"pimd: {name}: {value} is not positive")
+
+
+def pimd(
+    atoms: Atoms,
+    models,
+    output,
+    *,
+    beads: int = 8,
+    steps: int,
+    timestep: float = 0.5,
+    temperature: float = 300.0,
+    thermostat: str = "pile_l",
+    tau: float = 100.0,
+    interval: int = 100,
+    checkpoint: int = 5000,
+    seed: int = 0,
+    **options,
+) -> Path:
+    """Path-integral molecular dynamics of a structure with i-PI; continues after an interruption.
+
+    i-PI moves the beads (NVT, BAOAB splitting, PILE thermostat) and asks for the forces on all of
+    them in one call, without sockets or threads. One bead is classical dynamics with the same
+    thermostat. The folder gets trajectory.h5 at the end (positions in float32, frames × beads ×
+    atoms × 3, every ``interval`` steps: 12 bytes per atom, bead and frame before compression),
+    log.csv and restart.xml, i-PI's own checkpoint.
+
+    Args:
+        atoms: the structure; momenta are drawn anew.
+        models: model files or Models (a committee: the mean), an ASE calculator, or a function of
+            positions [P, n, 3] in Å that gives energies [P] in eV and forces [P, n, 3] in eV/Å.
+        output: folder.
+        beads: P.
+        steps: how many; the only setting that may differ at a restart.
+        timestep: in fs.
+        temperature: in K.
+        thermostat: "pile_l" (Langevin on the centroid) or "pile_g" (global velocity rescaling).
+        tau: time constant of the centroid's thermostat in fs; the other modes have the critical one
+            (M. Ceriotti et al., J. Chem. Phys. 133, 124104).
+        interval: steps between frames.
+        checkpoint: steps between checkpoints, rounded up to a multiple of ``interval``.
+        seed: of momenta and noise.
+        options: of ``Potential``: device, threads, engine, skin.
+
+    Returns:
+        Path of trajectory.h5.
+
+    Raises:
+        ConfigError: i-PI is missing or unfitting, or the folder holds a run with other settings.
+        DataError: see ``Potential``.
+        Exploded: see ``md``.
+    """
+    check_ipi()
+    _check(beads, steps, timestep, temperature, thermostat, tau, interval)
+    checkpoint = interval * -(-checkpoint // interval)
+    # the checkpoint interval is among the settings: each renews the normal modes, to the last bit
+    settings = describe(
+        atoms, models, verb="pimd", beads=beads, timestep=timestep, temperature=temperature,
+        thermostat=thermostat, tau=tau, interval=interval, checkpoint=checkpoint, seed=seed,
+        engine=options.get("engine", "auto"),
+    )  # fmt: skip
+    evaluate = potential(models, atoms, beads, **options)
+    evaluate(np.tile(atoms.positions, (beads, 1, 1)))  # refused before anything is written
+    run = _Run(Folder(output, settings), atoms, settings)
+    if run.finished(steps):
+        log.info("%s: all %d steps are done", output, steps)
+        return run.h5
+    key = f"run{next(_keys)}"
+    evaluators[key] = evaluate
+    try:
+        run.open(key)
+        run.advance(steps, checkpoint)
+    finally:
+        del evaluators[key]
+    run.finish()
+    return run.h5
