@@ -16,8 +16,8 @@ def filter_cut(
     """Filters W(r) of an interaction block in the plane z = 0, an atom in its middle.
 
     Without a cell it is the filter of one atom, which depends on |r| alone and is zero beyond the
-    cutoff. With one it is the sum over the periodic images of the atom, W(r) = sum_n W(|r + n·cell|)
-    for |r + n·cell| < cutoff (Sec. II D 2): what atoms of a kind, one per cell, are convolved with.
+    cutoff. With one it is the sum over the atom's periodic images, W(r) = sum_n W(|r + n·cell|) for
+    |r + n·cell| < cutoff (Sec. II D 2): what atoms of a kind, one per cell, are convolved with.
     The division of filter responses by the number of neighbours is not in it.
 
     Args:

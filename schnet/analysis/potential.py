@@ -91,8 +91,8 @@ def _check(model: Model, atoms: Atoms, probe: int) -> None:
     """Raise unless the model can probe this structure with this element."""
     if not model.probes:
         raise ModelError(
-            f"{model.name}: this architecture has no probe atoms; its atomwise() would have to heed "
-            "batch.sends, and its class to say `probes = True` (docs/extending.md)"
+            f"{model.name}: this architecture has no probe atoms; its atomwise() would have to "
+            "heed batch.sends, and its class to say `probes = True` (docs/extending.md)"
         )
     if model.hyperparameters.readout == "dipole":
         raise ModelError(f"{model.target}: a dipole moment is no energy, it has no potential")
@@ -150,9 +150,7 @@ class Surroundings:
         if self.cutoff is None:
             point, atom = np.divmod(np.arange(len(points) * n), n)
             return point, atom, np.zeros((len(point), 3))
-        near = cKDTree(points).sparse_distance_matrix(
-            self.tree, self.cutoff, output_type="ndarray"
-        )
+        near = cKDTree(points).sparse_distance_matrix(self.tree, self.cutoff, output_type="ndarray")
         return near["i"], near["j"] % n, self.shifts[near["j"]]
 
 

@@ -50,7 +50,7 @@ def close_packed(symbol: str) -> tuple[Atoms, Atoms]:
     radius where ASE does not know that.
     """
     z = atomic_numbers[symbol]
-    state = reference_states[z] or {}
+    state: dict = reference_states[z] or {}
     length = 2 * covalent_radii[z]
     if state.get("symmetry") in NEAREST:
         length = NEAREST[state["symmetry"]] * state["a"]

@@ -15,6 +15,7 @@ ISOVALUE = 3.7  # Å^-2
 MAX_GRID = 10_000_000  # points of the grid that a surface is found on
 COLOURS = "RdYlBu_r"
 LIGHT = np.array([-0.35, 0.45, 0.82])  # where light comes from, seen by the viewer
+MARGIN = 0.2  # Å beside a surface, both sides together
 AMBIENT = 0.55  # brightness of what the light does not reach
 
 
@@ -33,7 +34,7 @@ class Surface:
     normals: np.ndarray
 
 
-def isosurface(atoms: Atoms, *, spacing: float = 0.15, isovalue: float = ISOVALUE) -> Surface:
+def isosurface(atoms: Atoms, *, spacing: float = 0.12, isovalue: float = ISOVALUE) -> Surface:
     """The surface sum_i |r - r_i|^-2 = isovalue around a molecule (Fig. 5), by marching cubes.
 
     The paper prints sum_i |r - r_i| = 3.7 Å. No point of any of its molecules has so small a sum of
@@ -126,16 +127,24 @@ def draw_surface(ax, surface: Surface, rgb: np.ndarray, rotation: np.ndarray) ->
     bright = AMBIENT + (1 - AMBIENT) * (normals @ (LIGHT / np.linalg.norm(LIGHT))).clip(0)
     colours = np.column_stack([rgb[:, :3] * bright[:, None], np.ones(len(rgb))])
     triangles = surface.triangles
-    facing = normals[triangles, 2].mean(1) > -0.1
+    # colours of slivers run over their edges, their neighbours close the gaps
+    broad = _heights(surface) > 0.15 * np.median(_heights(surface))
+    triangles = triangles[broad & (normals[triangles, 2].mean(1) > -0.1)]
     order = np.argsort(z[triangles].mean(1))  # the nearest are drawn last
-    mesh = TriMesh(Triangulation(x, y, triangles[order[facing[order]]]), rasterized=True)
-    mesh.set_facecolor(colours)
+    mesh = TriMesh(Triangulation(x, y, triangles[order]), rasterized=True)
+    mesh.set(facecolor=colours)
     ax.add_collection(mesh)
-    _frame(ax, x, y)
 
 
-def draw_molecule(ax, atoms: Atoms, rotation: np.ndarray, around: Surface) -> None:
-    """Draw atoms and bonds in the frame of the molecule's surface."""
+def _heights(surface: Surface) -> np.ndarray:
+    """The smallest height of every triangle, [T] in Å."""
+    a, b, c = np.moveaxis(surface.vertices[surface.triangles], 1, 0)
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)  # twice
+    return area / np.max([np.linalg.norm(s, axis=1) for s in (b - a, c - b, a - c)], axis=0)
+
+
+def draw_molecule(ax, atoms: Atoms, rotation: np.ndarray) -> None:
+    """Draw atoms and bonds in a matplotlib panel with axes in Å; rotation: see ``view``."""
     from ase.neighborlist import natural_cutoffs, neighbor_list
     from matplotlib.patches import Circle
 
@@ -148,13 +157,20 @@ def draw_molecule(ax, atoms: Atoms, rotation: np.ndarray, around: Surface) -> No
         size = 0.42 * covalent_radii[atoms.numbers[a]]
         look = {"fc": jmol_colors[atoms.numbers[a]], "ec": "#333333", "lw": 0.5}
         ax.add_patch(Circle((x[a], y[a]), size, zorder=z[a] + 0.01, **look))
-    outline = rotation @ around.vertices.T
-    _frame(ax, outline[0], outline[1])
 
 
-def _frame(ax, x: np.ndarray, y: np.ndarray) -> None:
-    """Limits around points, the same scale in both directions, no axes."""
-    ax.set(xlim=(x.min() - 0.1, x.max() + 0.1), ylim=(y.min() - 0.1, y.max() + 0.1))
+def frame(ax, surface: Surface, rotation: np.ndarray, height: float | None = None) -> None:
+    """Show a surface in the middle of a panel: the same scale in both directions, no axes.
+
+    Args:
+        ax: the panel.
+        surface: what shall fit.
+        rotation: see ``view``.
+        height: of the panel in Å; None: that of the surface.
+    """
+    x, y, _ = rotation @ surface.vertices.T
+    middle, half = (y.min() + y.max()) / 2, (height or np.ptp(y) + MARGIN) / 2
+    ax.set(xlim=(x.min() - MARGIN / 2, x.max() + MARGIN / 2), ylim=(middle - half, middle + half))
     ax.set_aspect("equal")
     ax.axis("off")
 

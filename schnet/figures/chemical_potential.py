@@ -23,7 +23,7 @@ EXTRAS = ("html",)
 OPTIONS = {
     "molecules": ["benzene", "toluene", "methane", "pyrazine", "propane"],
     "probe": "C",
-    "spacing": 0.15,  # Å, of the grid that surfaces are found on
+    "spacing": 0.12,  # Å, of the grid that surfaces are found on
 }
 NAMES = {"dtnn": "DTNN", "schnet": "SchNet"}
 
@@ -134,27 +134,27 @@ def _picture(runs, molecules, surfaces, found, label: str):
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    from schnet.analysis.surface import COLOURS, draw_molecule, draw_surface, limits, view
+    from schnet.analysis import surface as s
 
-    turned = {name: view(atoms) for name, atoms in molecules.items()}
-    extent = {n: np.ptp(s.vertices @ turned[n].T, axis=0) + 0.2 for n, s in surfaces.items()}
-    widths = [e[0] for e in extent.values()]
-    height = max(e[1] for e in extent.values())
-    inches = 7.6 / sum(widths)
-    shape = {"width_ratios": widths, "height_ratios": [1.0] * (len(runs) + 1)}
-    size = (8.6, inches * height * (len(runs) + 1) + 0.5)
-    picture, axes = style.grid(len(runs) + 1, len(molecules), size, **shape)
+    turned = {name: s.view(atoms) for name, atoms in molecules.items()}
+    extent = [np.ptp(surfaces[n].vertices @ turned[n].T, axis=0) + s.MARGIN for n in molecules]
+    widths, heights, _ = zip(*extent, strict=True)
+    inches = 7.4 / sum(widths)  # of 1 Å
+    size = (8.6, inches * max(heights) * (len(runs) + 1) + 0.3)
+    picture, axes = style.grid(len(runs) + 1, len(molecules), size, width_ratios=widths)
     everything = [v for of_run, _, _ in found.values() for v in of_run.values()]
-    scale = Normalize(*limits(everything)) if everything else Normalize()
-    colours = ScalarMappable(scale, COLOURS)
+    scale = Normalize(*s.limits(everything)) if everything else Normalize()
+    colours = ScalarMappable(scale, s.COLOURS)
     for k, name in enumerate(molecules):
-        draw_molecule(axes[0, k], molecules[name], turned[name], surfaces[name])
+        for ax in axes[:, k]:
+            s.frame(ax, surfaces[name], turned[name], max(heights))
+        s.draw_molecule(axes[0, k], molecules[name], turned[name])
         axes[0, k].set_title(name, fontsize=9)
         for row, run in enumerate(runs, start=1):
             values, refused, _ = found[run.path]
             if name in values:
                 rgb = colours.to_rgba(values[name])
-                draw_surface(axes[row, k], surfaces[name], rgb, turned[name])
+                s.draw_surface(axes[row, k], surfaces[name], rgb, turned[name])
             else:
                 style.empty(axes[row, k], refused[name].split(":")[0])
     for row, run in enumerate(runs, start=1):
