@@ -100,10 +100,15 @@ def _figure(project: Project, name: str) -> str:
         return ""
     code = base64.b64encode(picture.read_bytes()).decode()
     caption = html.escape(figures.caption(project, name))
+    links = "".join(
+        f" <a href='figures/{name}.{suffix}'>{name}.{suffix}</a>"
+        for suffix in figures.extras(project, name)
+        if picture.with_suffix(f".{suffix}").exists()
+    )
     return (
         f"<section id='{html.escape(name)}'><figure>"
         f"<img alt='{caption}' src='data:image/png;base64,{code}'>"
-        f"<figcaption>{caption}</figcaption></figure></section>"
+        f"<figcaption>{caption}{links}</figcaption></figure></section>"
     )
 
 

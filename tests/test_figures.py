@@ -24,6 +24,7 @@ from schnet.project import load_project
 NAMES = sorted(path.stem for path in (ROOT / "workflow" / "figures").glob("*.yaml"))
 UNITS = {"zpve": "meV", "mu": "Debye", "alpha": "Bohr^3", "r2": "Bohr^2", "Cv": "cal/mol K"}
 UNITS_OF_DATASET = {"qm9": "eV", "iso17": "eV", "materials_project": "eV/atom"}
+MODELS = ("table_2", "learning_curves_qm9")  # whose models figures are drawn from
 GROUPS = [(3, 11, 19), (4, 12, 20), (9, 17, 35)]  # Li Na K, Be Mg Ca, F Cl Br
 
 
@@ -75,15 +76,19 @@ def write_model(run):
             centre = torch.randn(model.embedding.weight.shape[1])
             noise = 0.05 * torch.randn(len(members), len(centre))
             model.embedding.weight[list(members)] = centre + noise
-    model.set_elements(torch.tensor([z for members in GROUPS for z in members]))
-    save_model(run.model_file, model, target=run.settings.target, unit=unit_of(run))
+    metals = [z for members in GROUPS for z in members]
+    model.set_elements(torch.tensor([1, 6, 7, 8] if run.dataset == "qm9" else metals))
+    about = {"periodic": run.dataset == "materials_project"}
+    unit = unit_of(run)
+    save_model(run.model_file, model, target=run.settings.target, unit=unit, provenance=about)
 
 
 def drawn(project, name, folder):
     """The data of a rendered figure."""
     figures.render(project, name, folder / f"{name}.png")
     assert (folder / f"{name}.png").stat().st_size > 1000
-    assert (folder / f"{name}.pdf").stat().st_size > 1000
+    for suffix in ("pdf", *figures.extras(project, name)):
+        assert (folder / f"{name}.{suffix}").stat().st_size > 20
     return pd.read_csv(folder / f"{name}.csv")
 
 
@@ -91,7 +96,7 @@ def drawn(project, name, folder):
 def complete(tmp_path_factory):
     """A demo project with all its runs there."""
     project = demo(tmp_path_factory.mktemp("complete"))
-    with_models = {run.path for run in project.runs_of("table_2")}
+    with_models = {run.path for name in MODELS for run in project.runs_of(name)}
     for run in project.runs.values():
         write_run(run, with_model=run.path in with_models)
     return project
@@ -102,16 +107,15 @@ def test_every_figure_from_all_runs(complete, name, tmp_path):
     data = drawn(complete, name, tmp_path)
     assert len(data) and not data.dropna(axis=1, how="all").empty
     missing = [file for file in figures.files_read(complete, name) if not file.exists()]
-    assert {file.name for file in missing} <= {"materials_project.h5"} | {
-        run.split.name for run in complete.runs.values()
-    }
+    data_and_splits = {file for run in complete.runs.values() for file in (run.data, run.split)}
+    assert set(missing) <= data_and_splits
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_figure_from_some_runs(name, tmp_path):
     project = demo(tmp_path)
     there = {run.path for run in list(project.runs.values())[::3]}
-    with_models = {run.path for run in project.runs_of("table_2")}
+    with_models = {run.path for name in MODELS for run in project.runs_of(name)}
     for path in there:
         write_run(project.runs[path], with_model=path in with_models)
     data = drawn(project, name, tmp_path)

@@ -8,7 +8,7 @@ import os
 import sys
 
 from schnet import __version__
-from schnet.cli import data, results, runs, simulate
+from schnet.cli import analysis, data, results, runs, simulate
 from schnet.errors import SchNetError
 
 
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         help="folder with config.yaml and workflow/ (default: the working directory or above)",
     )
     verbs = main.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for group in (data, runs, simulate, results):
+    for group in (data, runs, simulate, analysis, results):
         group.add_verbs(verbs)
     return main
 

@@ -33,6 +33,8 @@ class Batch:
             None without periodicity.
         n_neighbours: [N], at least 1; None without a cutoff.
         rows: [N], the atoms' places in the Structures that they are from.
+        sends: [N], what every message of an atom to others is multiplied by: 0 for probes, which
+            sense without being sensed; None: 1. Heeded by models with ``probes`` only.
     """
 
     atomic_numbers: Tensor
@@ -44,6 +46,7 @@ class Batch:
     shift: Tensor | None = None
     n_neighbours: Tensor | None = None
     rows: Tensor | None = None
+    sends: Tensor | None = None
 
     @property
     def n_atoms(self) -> Tensor:

@@ -134,6 +134,11 @@ def coefficients(model: SchNet, grid: Grid) -> Tensor:
         return torch.einsum("mp,tkmf->tkpf", torch.as_tensor(HERMITE), pair).float().contiguous()
 
 
+def _sent(y: Tensor, batch: Batch) -> Tensor:
+    """What atoms send of their features y [N, F]; probes send nothing."""
+    return y if batch.sends is None else y * batch.sends[:, None]
+
+
 class TableEngine:
     """Energies and forces with tabulated filters, in PyTorch on any device.
 
@@ -142,11 +147,13 @@ class TableEngine:
     Args:
         model: a SchNet.
         distance_range: smallest and largest distance that occur, in Å.
+        frozen: a finer table, for parameters that do not change.
     """
 
-    def __init__(self, model: SchNet, distance_range):
+    def __init__(self, model: SchNet, distance_range, *, frozen: bool = False):
         self.model = model
-        self.grid = Grid(distance_range, knot_spacing(model.hyperparameters.gamma))
+        spacing = knot_spacing(model.hyperparameters.gamma, frozen=frozen)
+        self.grid = Grid(distance_range, spacing)
         self.basis = self.grid.basis(model).to(next(model.parameters()))
         self.pairs = pairs_class(self.basis)
         self.name = self.pairs.name
@@ -163,7 +170,7 @@ class TableEngine:
         return self.table
 
     def _forward(self, batch: Batch, positions: Tensor, table: Tensor):
-        """Energies [B], and what a backward pass needs.
+        """Contributions of atoms [N], and what a backward pass needs.
 
         That is vectors [P, 3] and distances [P] of the pairs, the pairs in their bins, (y, z) of
         every block and z of the output network, where z is what goes into a shifted softplus.
@@ -177,7 +184,7 @@ class TableEngine:
         x = m.embedding(batch.atomic_numbers)
         tape = []
         for block, rows in zip(m.blocks(), table, strict=True):
-            y = block.in2f(x)
+            y = _sent(block.in2f(x), batch)
             v = convolve(d, None, rows, y, pairs)
             if n_neighbours is not None:
                 v = v / n_neighbours[:, None]
@@ -185,14 +192,17 @@ class TableEngine:
             x = x + block.dense(ssp(z))
             tape.append((y, z))
         z = m.output1(x)
-        atomwise = m.output2(ssp(z)).squeeze(-1)
-        return m.scale.to(positions.dtype) * m.readout(atomwise, batch), (r, d, pairs, tape, z)
+        return m.output2(ssp(z)).squeeze(-1), (r, d, pairs, tape, z)
+
+    def _energy(self, atomwise: Tensor, batch: Batch) -> Tensor:
+        return self.model.scale.to(atomwise.dtype) * self.model.readout(atomwise, batch)
 
     def __call__(self, batch: Batch, forces: bool):
         """Differentiable energies [B] (without offset) and forces [N, 3] or None."""
         table = filter_jets(self.basis, *filter_weights(self.model)).flatten(1, 2)  # [T, 3 K, F]
         r = batch.positions.detach().requires_grad_() if forces else batch.positions
-        energy, (_, _, pairs, *_) = self._forward(batch, r, table)
+        atomwise, (_, _, pairs, *_) = self._forward(batch, r, table)
+        energy = self._energy(atomwise, replace(batch, positions=r))
         if not forces:
             return energy, None
         (gradient,) = torch.autograd.grad(energy.sum(), r, create_graph=True)
@@ -205,8 +215,15 @@ class TableEngine:
         if forces and self.model.hyperparameters.readout == "dipole":
             raise ConfigError("forces of a dipole moment: not an energy")
         table = self.refresh() if self.table is None else self.table
-        energy, kept = self._forward(batch, batch.positions, table)
+        atomwise, kept = self._forward(batch, batch.positions, table)
+        energy = self._energy(atomwise, batch)
         return energy, (self._forces(batch, table, *kept) if forces else None)
+
+    @torch.no_grad()
+    def atomwise(self, batch: Batch) -> Tensor:
+        """What ``atomwise`` of the model gives, with the table of the last ``refresh``, [N]."""
+        table = self.refresh() if self.table is None else self.table
+        return self._forward(batch, batch.positions, table)[0]
 
     def _forces(self, batch: Batch, table: Tensor, r, d, pairs: Pairs, tape, z) -> Tensor:
         """-dE/dr [N, 3] by hand: for one structure PyTorch's bookkeeping costs more than its work.
@@ -227,7 +244,7 @@ class TableEngine:
             if n_neighbours is not None:
                 g_v = g_v / n_neighbours[:, None]
             by_d += pairs.contract(rows, g_v, y, 1)
-            g = g + pairs.convolve(None, rows, g_v, 0) @ block.in2f.weight
+            g = g + _sent(pairs.convolve(None, rows, g_v, 0), batch) @ block.in2f.weight
         pull = r * (by_d / d)[:, None]  # dE/dr_j of every pair, the opposite of dE/dr_i
         forces = torch.zeros_like(batch.positions)
         return forces.index_add_(0, batch.i, pull).index_add_(0, batch.j, -pull)

@@ -6,6 +6,9 @@ A figure is a file workflow/figures/NAME.yaml. It names its kind, a file schnet/
     OPTIONS   its options with their defaults; a tuple stands for a choice, the first by default;
     draw      (project, figure) -> (matplotlib figure, CSV text);
     uses      (run) -> bool, optional: whether it draws from such a run;
+    choose    (runs) -> runs, optional: those of them that it draws from;
+    EXTRAS    optional: suffixes of texts that are written as well, ("html",); draw then returns
+              them too, by suffix: (matplotlib figure, CSV text, {"html": text});
     note      (project, figure) -> str, optional: a sentence that the caption ends with.
 
 Checking a figure imports its kind, so kinds leave the import of matplotlib to ``style``.
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from schnet.errors import ConfigError, known_or_nearest
 from schnet.figures.results import experiments_of, runs_of
+from schnet.files import write_text
 
 if TYPE_CHECKING:
     from schnet.project import Project
@@ -103,8 +107,14 @@ def files_read(project: Project, name: str) -> list[Path]:
     figure = _figure(project, name)
     kind = _kind(figure["kind"])
     uses = getattr(kind, "uses", lambda run: True)
-    runs = [run for run in runs_of(project, figure) if uses(run)]
+    choose = getattr(kind, "choose", lambda runs: runs)
+    runs = choose([run for run in runs_of(project, figure) if uses(run)])
     return list(dict.fromkeys(getattr(run, attribute) for run in runs for attribute in kind.READS))
+
+
+def extras(project: Project, name: str) -> tuple[str, ...]:
+    """Suffixes of what is written beside the picture, its PDF and its CSV file."""
+    return getattr(_kind(_figure(project, name)["kind"]), "EXTRAS", ())
 
 
 def caption(project: Project, name: str) -> str:
@@ -120,7 +130,7 @@ def render(project: Project, name: str, output: str | Path):
 
     Args:
         name: of a file in workflow/figures.
-        output: the picture; a PDF and the CSV file are written beside it.
+        output: the picture; a PDF, the CSV file and what the kind adds are written beside it.
     """
     import matplotlib
 
@@ -133,14 +143,17 @@ def render(project: Project, name: str, output: str | Path):
             f"the picture is empty (snakemake --cores all {name} trains what it needs)"
         )
     with matplotlib.rc_context(style.settings()):
-        picture, csv_text = _kind(figure["kind"]).draw(project, figure)
+        picture, csv_text, *more = _kind(figure["kind"]).draw(project, figure)
         style.save(picture, csv_text, output, f"{project.config['scale']} scale")
+    for suffix, text in (more[0] if more else {}).items():
+        write_text(Path(output).with_suffix(f".{suffix}"), text)
 
 
 __all__ = [
     "caption",
     "check_figure",
     "experiments_of",
+    "extras",
     "files_read",
     "kinds",
     "render",

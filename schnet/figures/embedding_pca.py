@@ -6,11 +6,9 @@ import numpy as np
 import pandas as pd
 from ase.data import chemical_symbols
 
-from schnet.data.splits import load_split
-from schnet.data.store import Store
 from schnet.errors import DataError
 from schnet.figures import style
-from schnet.figures.results import options, runs_of
+from schnet.figures.results import options, runs_of, trained_model
 from schnet.run import Run
 
 READS = ("model_file", "data", "split")
@@ -83,25 +81,12 @@ def grouping_test(nearest: np.ndarray, groups: np.ndarray, permutations: int, se
     return share, float(permuted.mean()), (1 + reached) / (1 + permutations)
 
 
-def _trained_elements(run: Run, model) -> list[int]:
-    """Atomic numbers in the training data; embeddings of others were never trained."""
-    if bool(model.elements.any()):
-        return model.elements.nonzero().flatten().tolist()
-    store = Store(run.data)  # model files of earlier versions do not tell
-    with store.open() as h5:
-        numbers = h5["atomic_numbers"][:]
-    owner = np.repeat(np.arange(len(store)), np.diff(store.offsets))
-    return np.unique(numbers[np.isin(owner, load_split(run.split, store)["train"])]).tolist()
-
-
 def _table(run: Run, chosen: dict) -> pd.DataFrame:
     """One row per element, with the test of the grouping in every row."""
-    from schnet.models import load_model
-
-    model = load_model(run.model_file)
+    model = trained_model(run)
     if not hasattr(model, "embedding"):
         raise DataError(f"{run.model_file}: {run.settings.architecture} embeds no elements")
-    trained = _trained_elements(run, model)
+    trained = model.elements.nonzero().flatten().tolist()
     elements = [z for z in trained if z in GROUP_OF]
     if len(elements) < 4:
         elements = trained

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
+from schnet.data.splits import load_split
+from schnet.data.store import Store
 from schnet.run import Run
 
 if TYPE_CHECKING:
+    from schnet.models import Model
     from schnet.project import Project
 
 
@@ -69,6 +72,28 @@ def predictions(run: Run, part: str = "test") -> Predictions | None:
             return None
         group = h5[found]
         return Predictions(found, group["true"][:], group["predicted"][:], str(group.attrs["unit"]))
+
+
+def trained_elements(run: Run, model: Model) -> list[int]:
+    """Atomic numbers in the training data of a run; nothing was learned of others."""
+    if bool(model.elements.any()):
+        return model.elements.nonzero().flatten().tolist()
+    store = Store(run.data)  # model files of earlier versions do not tell
+    with store.open() as h5:
+        numbers = h5["atomic_numbers"][:]
+    owner = np.repeat(np.arange(len(store)), np.diff(store.offsets))
+    return np.unique(numbers[np.isin(owner, load_split(run.split, store)["train"])]).tolist()
+
+
+def trained_model(run: Run) -> Model:
+    """The model of a finished run, which refuses elements that it was not trained on."""
+    import torch
+
+    from schnet.models import load_model
+
+    model = load_model(run.model_file)
+    model.set_elements(torch.tensor(trained_elements(run, model)))
+    return model
 
 
 def published(project: Project, experiment: str):

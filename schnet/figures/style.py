@@ -67,6 +67,25 @@ def panels(count: int, *, columns: int, width: float, height: float):
     return figure, axes[: max(1, count)]
 
 
+def grid(rows: int, columns: int, size: tuple[float, float], **ratios):
+    """A figure with a table of panels, all of them used.
+
+    Args:
+        rows, columns: of the table.
+        size: width and height in inches.
+        ratios: width_ratios, height_ratios.
+
+    Returns:
+        The figure and its axes, [rows, columns].
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=ratios)
+
+
 def empty(ax, text: str):
     """Say in a panel why nothing is drawn there."""
     ax.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=ax.transAxes)

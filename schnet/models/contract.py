@@ -107,6 +107,8 @@ class Model(nn.Module):
 
     #: name of the architecture: that of its file
     name: ClassVar[str]
+    #: whether ``atomwise`` heeds ``batch.sends``, as local chemical potentials need it
+    probes: ClassVar[bool] = False
 
     scale: Tensor
     mean: Tensor

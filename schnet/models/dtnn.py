@@ -107,6 +107,7 @@ class DTNN(Model):
     """The network of the module's equations."""
 
     hyperparameters: Hyperparameters
+    probes = True
 
     def __init__(self, hyperparameters: Hyperparameters | None = None):
         super().__init__(hyperparameters or Hyperparameters())
@@ -129,5 +130,7 @@ class DTNN(Model):
         c = self.embedding(batch.atomic_numbers)
         for _ in range(self.hyperparameters.n_interactions):
             messages = torch.tanh(self.w_fc(self.w_cf(c)[senders] * factors))
+            if batch.sends is not None:
+                messages = messages * batch.sends[senders, None]
             c = c.index_add(0, receivers, messages)
         return self.out2(torch.tanh(self.out1(c))).squeeze(-1)

@@ -134,6 +134,8 @@ def cfconv(x: Tensor, W: Tensor, batch: Batch, n_neighbours: Tensor | None = Non
         The filter response [N, F].
     """
     i, j = batch.i.long(), batch.j.long()
+    if batch.sends is not None:
+        x = x * batch.sends[:, None]
     v = torch.zeros_like(x).index_add(0, i, x[j] * W).index_add(0, j, x[i] * W)
     return v if n_neighbours is None else v / n_neighbours[:, None]
 
@@ -160,6 +162,7 @@ class SchNet(Model):
     """The architecture of Fig. 1: embedding, T interaction blocks, output network."""
 
     hyperparameters: Hyperparameters
+    probes = True
 
     def __init__(self, hyperparameters: Hyperparameters | None = None):
         super().__init__(hyperparameters or Hyperparameters())

@@ -11,7 +11,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from schnet.data.structures import Room, Structures, from_atoms
+from schnet.data.structures import Batch, Room, Structures, from_atoms
 from schnet.errors import DataError, ModelError
 from schnet.models.contract import Model
 from schnet.models.registry import build
@@ -39,8 +39,8 @@ def validate_model(model: Model | str, **hyperparameters) -> None:
     The checks use a copy with random weights and offsets: a fresh model may well predict zero,
     which would obey every symmetry. They are: dependence on the positions; translation, rotation
     and permutation; independence of the other structures of a batch and of what fills it up; forces
-    -dE/dr against finite differences; precision of float32 and of the offsets; save and load; and
-    that elements which were not in the training data are refused.
+    -dE/dr against finite differences; precision of float32 and of the offsets; save and load;
+    that elements which were not in the training data are refused; and probes, where it has them.
 
     Args:
         model: a model, or the name of an architecture to build.
@@ -265,6 +265,31 @@ def unseen_elements(sample: Sample) -> None:
     _fail(model, "unseen elements", "an element that was not in the training data is accepted")
 
 
+def probes(sample: Sample) -> None:
+    """Where a model has probes, atoms that send nothing change no other atom, and sense all."""
+    model = sample.model
+    if not model.probes:
+        return
+    data = _load(model, sample.structures[:1])
+    batch = data.batch(torch.arange(1))
+    ones = torch.ones(len(batch.positions), dtype=torch.float64)
+    whole = model.atomwise(batch)
+    _same(model, "probes", "outputs of atoms that all send", _sent(model, batch, ones), whole)
+    last = ones.clone()
+    last[-1] = 0.0
+    quiet = _sent(model, batch, last)
+    moved = batch.positions.clone()
+    moved[-1] += 0.3
+    other = _sent(model, replace(batch, positions=moved), last)
+    _same(model, "probes", "outputs of atoms beside a moved probe", other[:-1], quiet[:-1])
+    if (other[-1] - quiet[-1]).abs() < 1e-6:
+        _fail(model, "probes", "a probe does not sense the atoms around it")
+
+
+def _sent(model: Model, batch: Batch, sends: Tensor) -> Tensor:
+    return model.atomwise(replace(batch, sends=sends))
+
+
 CHECKS: tuple[Callable[[Sample], None], ...] = (
     shapes,
     translation,
@@ -276,4 +301,5 @@ CHECKS: tuple[Callable[[Sample], None], ...] = (
     precision,
     save_and_load,
     unseen_elements,
+    probes,
 )

@@ -71,6 +71,7 @@ def write_model(
             "run": json.dumps(spec.scientific(), sort_keys=True),
             "data": inputs.store.digest,
             "split": inputs.split_digest,
+            "periodic": inputs.store.periodic,
             "steps": state.step,
         },
         alternatives={kind: w for kind, w in weights.items() if kind != state.selected},

@@ -24,6 +24,8 @@ RESULTS = str(PROJECT.results)
 DATA = str(PROJECT.data)
 RESOLVED = f"{RESULTS}/config.json"
 TABLES = list(PROJECT.experiments)
+# figures with a page to turn them
+INTERACTIVE = [f for f in PROJECT.figures if "html" in figures.extras(PROJECT, f)]
 # whether the raw files are made here instead of fetched
 MADE = PROJECT.made_up
 DEVICE = PROJECT.config["device"]

@@ -19,7 +19,8 @@ rule figure:
     log:
         f"{RESULTS}/logs/figures/{{figure}}.log",
     wildcard_constraints:
-        figure="|".join(map(re.escape, PROJECT.figures)) or "none",
+        figure="|".join(re.escape(f) for f in PROJECT.figures if f not in INTERACTIVE)
+        or "none",
     localrule: True
     params:
         # drawn again when its declaration changes
@@ -28,6 +29,21 @@ rule figure:
     shell:
         "schnet figure {wildcards.figure} --config {input.config:q} --output {output.png:q} "
         "> {log:q} 2>&1"
+
+
+use rule figure as interactive_figure with:
+    output:
+        png=report(
+            f"{RESULTS}/figures/{{figure}}.png",
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+        pdf=f"{RESULTS}/figures/{{figure}}.pdf",
+        csv=f"{RESULTS}/figures/{{figure}}.csv",
+        html=f"{RESULTS}/figures/{{figure}}.html",
+    wildcard_constraints:
+        figure="|".join(map(re.escape, INTERACTIVE)) or "none",
 
 
 for name in PROJECT.figures:
