@@ -127,7 +127,7 @@ def test_every_figure_from_some_runs(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_figure_without_runs(name, tmp_path, caplog):
     data = drawn(demo(tmp_path), name, tmp_path)
-    assert f"{name}: no run of it is finished at the scale demo" in caplog.text
+    assert f"{name}: nothing that it is drawn from is there at the scale demo" in caplog.text
     for column in {"mae", "count", "loss", "predicted"} & set(data):
         assert data[column].isna().all()
 

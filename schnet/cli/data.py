@@ -79,6 +79,13 @@ def show(args):
     show(args.file, args.index, args.output)
 
 
+def export(args):
+    """Write one structure to a file of any format that ASE writes."""
+    from schnet.data.describe import export
+
+    export(args.file, args.index, args.output)
+
+
 def split(args):
     """Split a converted data set."""
     from schnet.data.splits import make_split, save_split
@@ -119,7 +126,7 @@ def reference(args):
 
 
 def add_verbs(verbs):
-    """data fetch|convert|neighbours|describe|show, split, reference"""
+    """data fetch|convert|neighbours|describe|show|export, split, reference"""
     data = verbs.add_parser("data", help="fetch, convert, describe and show data sets")
     data = data.add_subparsers(dest="data_verb", required=True, metavar="VERB")
 
@@ -154,6 +161,11 @@ def add_verbs(verbs):
     p.add_argument("file")
     p.add_argument("index", type=int)
     p.add_argument("-o", "--output", required=True, help="picture to write (png, pdf, svg)")
+
+    p = add_verb(data, "export", export)
+    p.add_argument("file")
+    p.add_argument("index", type=int)
+    p.add_argument("output", help="its name says the format: frame.extxyz, frame.cif, …")
 
     p = add_verb(verbs, "split", split)
     p.add_argument("data")

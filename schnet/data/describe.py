@@ -9,6 +9,7 @@ from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 
 from schnet.data.store import Store, Structure
+from schnet.errors import DataError
 from schnet.files import atomic
 
 CHUNK = 50_000  # values read at a time
@@ -204,6 +205,30 @@ def show(path, index: int, picture) -> None:
     with atomic(picture) as temporary:
         figure.savefig(temporary, dpi=150)
     plt.close(figure)
+
+
+def export(path, index: int, output) -> None:
+    """Write the elements, positions and cell of one structure.
+
+    Args:
+        path: HDF5 file.
+        index: of the structure, from 0.
+        output: file of any format that ASE writes; its name says which.
+
+    Raises:
+        DataError: there is no such structure, or no such format.
+    """
+    from ase import Atoms
+    from ase.io.formats import UnknownFileTypeError
+
+    structure = Store(path).structure(index)
+    cell = structure.cell
+    atoms = Atoms(structure.atomic_numbers, structure.positions, cell=cell, pbc=cell is not None)
+    with atomic(output) as temporary:
+        try:
+            atoms.write(temporary)
+        except UnknownFileTypeError as error:
+            raise DataError(f"{output}: ASE writes no such format; try .extxyz") from error
 
 
 def _caption(store: Store, structure: Structure) -> str:

@@ -2,7 +2,8 @@
 
 A figure is a file workflow/figures/NAME.yaml. It names its kind, a file schnet/figures/KIND.py with
 
-    READS     the files of a run that it reads, names of attributes of ``Run``;
+    READS     the files of a run that it reads, names of attributes of ``Run``; or
+    DRAWS     the kind of simulations that it draws from instead of runs;
     OPTIONS   its options with their defaults; a tuple stands for a choice, the first by default;
     draw      (project, figure) -> (matplotlib figure, CSV text);
     uses      (run) -> bool, optional: whether it draws from such a run;
@@ -41,24 +42,28 @@ def kinds() -> list[str]:
     return sorted(name for name in found if name not in HELPERS)
 
 
-def check_figure(figure: dict, where: str, experiments: dict[str, dict]):
-    """Check what the schema cannot know: kind, experiments, options and their values.
+def check_figure(
+    figure: dict, where: str, experiments: dict[str, dict], simulations: dict[str, dict]
+):
+    """Check what the schema cannot know: kind, what it draws from, options and their values.
 
     Args:
         figure: the content of a file in workflow/figures.
         where: the file, for messages.
-        experiments: all experiments by name.
+        experiments, simulations: all of them by name.
 
     Raises:
         ConfigError: with the nearest valid name.
     """
     known_or_nearest(figure["kind"], kinds(), "kind of figure", f"{where}: kind")
-    wanted = figure["experiments"]
-    if isinstance(wanted, str):
-        known_or_nearest(wanted, ["all"], "choice", f"{where}: experiments")
-        wanted = list(experiments)
-    for name in wanted:
-        known_or_nearest(name, experiments, "experiment", f"{where}: experiments")
+    wanted = _experiments(figure, where, experiments)
+    draws = getattr(_kind(figure["kind"]), "DRAWS", None)
+    if (draws is None) != ("simulation" not in figure):
+        instead = "experiments" if draws is None else "simulation"
+        raise ConfigError(f"{where}: a figure of the kind {figure['kind']} draws from {instead}:")
+    if draws is not None:
+        drawn = [name for name, declared in simulations.items() if declared["kind"] == draws]
+        known_or_nearest(figure["simulation"], drawn, f"simulation of {draws}", where)
     defaults = _kind(figure["kind"]).OPTIONS
     for name, value in figure.get("options", {}).items():
         place = f"{where}: options"
@@ -67,6 +72,17 @@ def check_figure(figure: dict, where: str, experiments: dict[str, dict]):
     labelled = _names({name: experiments[name] for name in wanted})
     for name in figure.get("options", {}).get("labels", {}):
         known_or_nearest(name, labelled, "name to label", f"{where}: options: labels")
+
+
+def _experiments(figure: dict, where: str, experiments: dict[str, dict]) -> list[str]:
+    """The experiments of a figure; ConfigError where one does not exist."""
+    wanted = figure.get("experiments", [])
+    if isinstance(wanted, str):
+        known_or_nearest(wanted, ["all"], "choice", f"{where}: experiments")
+        wanted = list(experiments)
+    for name in wanted:
+        known_or_nearest(name, experiments, "experiment", f"{where}: experiments")
+    return wanted
 
 
 def _check_option(value, default, where: str):
@@ -105,6 +121,8 @@ def _figure(project: Project, name: str) -> dict:
 def files_read(project: Project, name: str) -> list[Path]:
     """The files that a figure is drawn from, each once, those of unfinished runs included."""
     figure = _figure(project, name)
+    if "simulation" in figure:
+        return [job.result for job in project.simulations[figure["simulation"]]]
     kind = _kind(figure["kind"])
     uses = getattr(kind, "uses", lambda run: True)
     choose = getattr(kind, "choose", lambda runs: runs)
@@ -125,6 +143,13 @@ def caption(project: Project, name: str) -> str:
     return " ".join(filter(None, [figure["caption"].strip(), note, scale]))
 
 
+def _anything_there(project: Project, figure: dict) -> bool:
+    """Whether a run or a simulation that a figure draws from is finished."""
+    if "simulation" in figure:
+        return any(job.result.exists() for job in project.simulations[figure["simulation"]])
+    return any(run.model_file.exists() for run in runs_of(project, figure))
+
+
 def render(project: Project, name: str, output: str | Path):
     """Draw a figure of the project.
 
@@ -137,10 +162,11 @@ def render(project: Project, name: str, output: str | Path):
     from schnet.figures import style
 
     figure = _figure(project, name)
-    if not any(run.model_file.exists() for run in runs_of(project, figure)):
+    if not _anything_there(project, figure):
         log.warning(
-            f"{name}: no run of it is finished at the scale {project.config['scale']}; "
-            f"the picture is empty (snakemake --cores all {name} trains what it needs)"
+            f"{name}: nothing that it is drawn from is there at the scale "
+            f"{project.config['scale']}; the picture is empty (snakemake --cores all {name} makes "
+            "what it needs)"
         )
     with matplotlib.rc_context(style.settings()):
         picture, csv_text, *more = _kind(figure["kind"]).draw(project, figure)

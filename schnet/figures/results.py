@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def experiments_of(project: Project, figure: dict) -> list[str]:
     """The names of the experiments that a figure draws from."""
-    wanted = figure["experiments"]
+    wanted = figure.get("experiments", [])
     return list(project.experiments) if wanted == "all" else list(wanted)
 
 

@@ -24,6 +24,7 @@ from schnet.project.checks import (
 )
 from schnet.project.identity import run_path, split_path
 from schnet.project.settings import settings_of_cell
+from schnet.project.simulations import Simulation, resolve
 from schnet.run import Run, RunSpec, make_spec
 from schnet.workflow import (
     find_workflow,
@@ -32,6 +33,7 @@ from schnet.workflow import (
     load_experiments,
     load_figures,
     load_scale,
+    load_simulations,
     load_sources,
 )
 
@@ -61,6 +63,7 @@ class Project:
         cells: by experiment.
         runs: by path.
         splits: settings of a run that needs the split, by the split's path.
+        simulations: the jobs of every file in workflow/simulations.
     """
 
     root: Path
@@ -72,6 +75,7 @@ class Project:
     cells: dict[str, list[Cell]] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     splits: dict[str, RunSpec] = field(default_factory=dict)
+    simulations: dict[str, list[Simulation]] = field(default_factory=dict)
 
     @property
     def results(self) -> Path:
@@ -113,6 +117,12 @@ class Project:
         runs = (run for cell in self.cells[experiment] for run in cell.runs)
         return list({run.path: run for run in runs}.values())
 
+    def simulation(self, path: str) -> Simulation:
+        """The simulation with a path. Raises ConfigError when there is none."""
+        jobs = {job.path: job for jobs in self.simulations.values() for job in jobs}
+        known_or_nearest(path, jobs, "simulation", "results")
+        return jobs[path]
+
     def family(self, dataset: str) -> dict | None:
         """What the scale says of a data set: the entry of its name, or of the part before '_'."""
         families = self.scale["families"]
@@ -150,8 +160,14 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
             if not column.get("quoted") and not row.get("quoted")
         ]
     check_overrides(resolved["run"].get("model", {}), project.runs.values())
+    declared = load_simulations(folder)
+    for name in project.scale.get("simulations", {}):
+        where = f"workflow/scales/{resolved['scale']}.yaml: simulations"
+        known_or_nearest(name, declared, "simulation", where)
+    project.simulations = {name: resolve(project, name, d) for name, d in declared.items()}
     for name, figure in project.figures.items():
-        check_figure(figure, f"workflow/figures/{name}.yaml", project.experiments)
+        where = f"workflow/figures/{name}.yaml"
+        check_figure(figure, where, project.experiments, declared)
     return project
 
 

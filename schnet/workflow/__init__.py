@@ -143,3 +143,12 @@ def load_figures(root: Path) -> dict[str, dict]:
         found[path.stem] = read_yaml(path)
         validate(found[path.stem], "figure", path)
     return found
+
+
+def load_simulations(root: Path) -> dict[str, dict]:
+    """Every workflow/simulations/NAME.yaml by its name, validated."""
+    found = {}
+    for path in sorted((root / "workflow" / "simulations").glob("*.yaml")):
+        found[path.stem] = read_yaml(path)
+        validate(found[path.stem], "simulation", path)
+    return found

@@ -120,3 +120,18 @@ def figure_inputs(wildcards):
     """What a figure is drawn from; history.csv is written together with run.yaml."""
     files = [str(f) for f in figures.files_read(PROJECT, wildcards.figure)]
     return [f.replace("history.csv", "run.yaml") for f in files]
+
+
+def simulated_structure(wildcards):
+    return str(PROJECT.simulation(wildcards.simulation).structure)
+
+
+def simulated_models(wildcards):
+    return PROJECT.simulation(wildcards.simulation).model_files
+
+
+def compared_models(simulation):
+    """The reference, and the others as options."""
+    reference, *others = PROJECT.simulation(simulation).models
+    compared = [text for other in others for text in ("--compare", other.model)]
+    return [reference.model, *compared]

@@ -1,0 +1,122 @@
+"""Distributions of distances in molecular dynamics, classical and with beads (Figs. 8, 11)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from schnet.figures import style
+from schnet.figures.results import options
+
+if TYPE_CHECKING:
+    from schnet.project import Project
+    from schnet.project.simulations import Simulation
+    from schnet.simulation.observables import Frames
+
+DRAWS = "pimd"
+OPTIONS = {
+    # numbers of beads; of each the nearest that was simulated; empty: all
+    "beads": [],
+    "show": ("all", "pairs"),
+    # nearest neighbours of an atom that count as such: the bonds of an atom in C20
+    "neighbours": 3,
+    "bins": 100,
+}
+PANELS = {
+    "nearest": "nearest neighbours",
+    "diameter": "diameter",
+    "pairs": "pairs, h(r)",
+}
+
+
+def _jobs(project: Project, figure: dict, wanted: list[int]) -> list[Simulation]:
+    """The finished simulations of a figure, by number of beads."""
+    jobs = {job.settings["beads"]: job for job in project.simulations[figure["simulation"]]}
+    if wanted:
+        nearest = {min(jobs, key=lambda p: abs(np.log(p / w))) for w in wanted if jobs}
+        jobs = {p: jobs[p] for p in jobs if p in nearest}
+    return [jobs[p] for p in sorted(jobs) if jobs[p].result.exists()]
+
+
+def _label(beads: int) -> str:
+    return "classical" if beads == 1 else f"{beads} beads"
+
+
+def _values(frames: Frames, neighbours: int) -> dict[str, np.ndarray]:
+    """Distances in Å by panel, time first."""
+    from schnet.simulation.observables import diameters, nearest_neighbours, pair_distances
+
+    return {
+        "nearest": nearest_neighbours(frames.positions, neighbours),
+        "diameter": diameters(frames.positions),
+        "pairs": pair_distances(frames.positions),
+    }
+
+
+def _edges(series: list[np.ndarray], bins: int) -> np.ndarray:
+    low, high = min(v.min() for v in series), max(v.max() for v in series)
+    return np.linspace(low, high, bins + 1)
+
+
+def _statement(tables: dict[int, pd.DataFrame]) -> str:
+    """What is measured, beside what the paper says of it."""
+    lines = []
+    beads = max(tables)
+    if 1 in tables and beads > 1:
+        one, many = (tables[p].set_index("observable") for p in (1, beads))
+        a, b = one.loc["nearest neighbour"], many.loc["nearest neighbour"]
+        change = 100 * (b["mean"] / a["mean"] - 1)
+        error = 100 * np.hypot(a["error"], b["error"]) / a["mean"]
+        lines.append(
+            f"nearest neighbours with {beads} beads: {change:+.2f} ± {error:.2f} % "
+            "(paper: longer by less than 0.5 %)"
+        )
+    for p, table in tables.items():
+        temperature = table.set_index("observable").loc["temperature"]
+        lines.append(
+            f"{_label(p)}: {temperature['mean']:.0f} ± {temperature['error']:.0f} K, "
+            f"{table.attrs['frames']:,} frames of {table.attrs['picoseconds']:g} ps"
+        )
+    return "\n".join(lines)
+
+
+def draw(project: Project, figure: dict):
+    """Densities with standard errors (shaded), one curve for each number of beads."""
+    from schnet.simulation.observables import distribution, observables, read_frames
+
+    chosen = options(figure, OPTIONS)
+    jobs = _jobs(project, figure, chosen["beads"])
+    columns = ["distribution", "beads", "r", "density", "error"]
+    if not jobs:
+        picture, _ = style.panels(0, columns=1, width=5.6, height=4.2)
+        return picture, ",".join(columns) + "\n"
+    shown = list(PANELS) if chosen["show"] == "all" else ["pairs"]
+    measured, tables = {}, {}
+    for job in jobs:
+        frames = read_frames(job.folder)
+        p = job.settings["beads"]
+        tables[p] = observables(frames, neighbours=chosen["neighbours"])
+        kept = frames.equilibrated()
+        time = kept.log["time_ps"]
+        tables[p].attrs["picoseconds"] = float(round(time.iloc[-1] - time.iloc[0], 3))
+        measured[p] = _values(kept, chosen["neighbours"])
+    picture, axes = style.panels(len(shown), columns=3, width=3.3, height=2.9)
+    rows = []
+    for ax, name in zip(axes, shown, strict=True):
+        edges = _edges([values[name] for values in measured.values()], chosen["bins"])
+        for k, (p, values) in enumerate(measured.items()):
+            data = distribution(values[name], edges)
+            rows.append(data.assign(distribution=name, beads=p))
+            look = {key: style.line(k)[key] for key in ("color", "linestyle")}
+            ax.plot(data["r"], data["density"], label=_label(p), lw=1.2, **look)
+            low, high = data["density"] - data["error"], data["density"] + data["error"]
+            ax.fill_between(data["r"], low, high, color=look["color"], alpha=0.25, lw=0)
+        ax.set_title(PANELS[name])
+        ax.set_xlabel("r / Å")
+        ax.set_ylim(0)
+    axes[0].set_ylabel("density / Å$^{-1}$")
+    axes[0].legend(fontsize=7.5)
+    picture.supxlabel(_statement(tables), fontsize=7, ha="left", x=0.01)
+    return picture, pd.concat(rows)[columns].to_csv(index=False)
