@@ -243,10 +243,22 @@ def show(project: Project, *, measured: bool = False, threads: int = 1, device: 
             cost.add(run, known.get(kind), _disk(project, run))
         costs.append(cost)
     _print(project, costs)
+    _print_simulations(project)
     print("seconds per step (per fit where there are no steps):")
     kinds = {kind_of(run.settings.to_dict()) for run in project.runs.values()}
     for kind in sorted(kinds & set(known), key=str):
         print(f"  {kind.text()} {known[kind]:.5f} s ({origin[kind]})")
+
+
+def _print_simulations(project: Project):
+    """Jobs, force evaluations and the time that a cluster is asked for, per simulation."""
+    print(f"{'simulation':14} {'jobs':>5} {'evaluations':>15} {'asked / h':>9}")
+    for name, jobs in project.simulations.items():
+        evaluations = sum(
+            job.settings.get("steps", 0) * job.settings.get("beads", 1) for job in jobs
+        )
+        asked = sum(job.runtime for job in jobs) / 60
+        print(f"{name:14} {len(jobs):5} {evaluations:15,} {asked:9.2f}")
 
 
 def _print(project: Project, costs: list[Cost]):

@@ -408,3 +408,69 @@ def test_two_runs_in_one_directory_are_refused(workflow, monkeypatch):
     write_experiment(workflow, "scan", rows)
     with pytest.raises(ConfigError, match="two runs share this directory"):
         load_project({"scale": "demo"}, workflow)
+
+
+# ---- simulations ---------------------------------------------------------------------------------
+def test_simulations_follow_the_scale():
+    demo, paper = (load_project({"scale": scale}).simulations for scale in ("demo", "paper"))
+    (modes,) = demo["c20_modes"]
+    assert [m.is_file for m in modes.models] == [False, True]
+    assert modes.model_files == [str(load_project({"scale": "demo"}).runs_of("table_5")[0].model_file)]
+    beads = [job.settings["beads"] for job in paper["c20_dynamics"]]
+    assert beads == [1, 2, 4, 8, 16]
+    assert {job.settings["steps"] for job in paper["c20_dynamics"]} == {2_500_000}
+    assert "--beads" in paper["c20_dynamics"][3].options()
+    assert len({job.path for job in paper["c20_dynamics"]}) == 5
+
+
+def test_a_simulation_does_not_move_with_its_folders():
+    there = load_project({"scale": "demo", "results_dir": "elsewhere", "data_dir": "other"})
+    here = load_project({"scale": "demo"})
+    for name, jobs in here.simulations.items():
+        assert [j.path for j in jobs] == [j.path for j in there.simulations[name]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"structure": "c21"}, "no data set 'c21'; did you mean 'c20'"),
+        ({"settings": {"timestep": 0.5}}, "settings: steps must be given"),
+        ({"settings": {"steps": 5, "fmax": 0.1}}, "no setting of pimd 'fmax'"),
+        ({"settings": {"step": 5}}, "unknown key 'step'; did you mean 'steps'"),
+        ({"beads": [0]}, "0 is less than"),
+        ({"models": {"a": {"label": "a", "experiment": "table_5", "row": "T3", "column": "forces"}}},
+         "no row 'T3'; did you mean"),
+        ({"models": {"a": {"label": "a", "released": "force_model"}}}, "nothing is released"),
+    ],
+)  # fmt: skip
+def test_typos_in_a_simulation(workflow, change, message):
+    scale = workflow / "workflow/scales/demo.yaml"
+    content = read_yaml(scale)
+    del content["simulations"]["c20_dynamics"]
+    path = workflow / "workflow/simulations/c20_dynamics.yaml"
+    model = {"experiment": "table_5", "row": "T3_F64_rho0.01", "column": "forces", "label": "a"}
+    write_yaml(scale, content)
+    write_yaml(path, read_yaml(path) | {"models": {"a": model}} | change)
+    with pytest.raises(ConfigError, match=rf"c20_dynamics.yaml: .*{message}"):
+        load_project({"scale": "demo"}, workflow)
+
+
+def test_a_simulation_of_a_run_that_a_scale_has_not_is_left_out(workflow):
+    path = workflow / "workflow/scales/demo.yaml"
+    content = read_yaml(path)
+    del content["families"]["c20"]
+    write_yaml(path, content)
+    simulations = load_project({"scale": "demo"}, workflow).simulations
+    assert simulations == {"c20_dynamics": [], "c20_modes": []}
+
+
+def test_a_figure_draws_from_what_its_kind_reads(workflow):
+    path = workflow / "workflow/figures/figure_7.yaml"
+    figure = read_yaml(path)
+    write_yaml(path, figure | {"simulation": "c20_dynamics"})
+    with pytest.raises(ConfigError, match="no simulation of modes 'c20_dynamics'"):
+        load_project({"scale": "demo"}, workflow)
+    del figure["simulation"]
+    write_yaml(path, figure | {"experiments": ["table_5"]})
+    with pytest.raises(ConfigError, match="normal_modes draws from simulation:"):
+        load_project({"scale": "demo"}, workflow)

@@ -1,5 +1,6 @@
 """Relaxation, normal modes, dynamics and path integrals: analytic cases, restarts, refusals."""
 
+import json
 import logging
 import re
 import signal
@@ -23,6 +24,7 @@ from conftest import ROOT, random_model, schnet
 from schnet.cli import main
 from schnet.data.neighbours import neighbour_pairs
 from schnet.errors import ConfigError, DataError, SchNetError
+from schnet.models import load_model
 from schnet.simulation import observables as ob
 from schnet.simulation.calculator import SchNetCalculator
 from schnet.simulation.folder import Exploded
@@ -485,6 +487,22 @@ def test_refusals(model_file, ethanol, tmp_path, caplog):
         "CH4 is not periodic, and the model has a cutoff of 4.0 Å: if it was trained on crystals, "
         "it knows nothing of molecules"
     ]
+
+
+def test_training_tells_what_the_model_has_seen(toy_run, tmp_path, caplog):
+    folder = tmp_path / "run"
+    command = ["train", json.dumps(toy_run), "--output", str(folder), "--device", "cpu"]
+    assert main(command) == 0
+    seen = load_model(folder / "model.pt").provenance
+    assert seen["periodic"] is False
+    lo, hi = seen["distances"]
+    assert 0.5 < lo < 1.3 < 2 < hi < 10
+    h2 = Atoms("H2", [[0, 0, 0], [0, 0, lo - 0.1]])
+    with caplog.at_level(logging.WARNING, "schnet"):
+        for _ in range(2):
+            SchNetCalculator(folder / "model.pt").get_potential_energy(h2)
+    expected = f"H2: two atoms are {lo - 0.1:.2f} Å apart; in the training data no two are closer"
+    assert sum(r.message.startswith(expected) for r in caplog.records) == 1
 
 
 def load_model_that_knows(symbols):

@@ -441,6 +441,7 @@ def test_plan_counts_runs_and_says_what_is_not_known(workflow, tmp_path, capsys)
     plan.show(project)
     out = capsys.readouterr().out
     assert re.search(r"table_1 +38 +380,000,000 +0.00 .*without a measurement", out)
+    assert re.search(r"c20_dynamics +5 +77,500,000 +60.00", out)
     seconds = {"steps": 1000, "training_seconds": 36.0, "n_train": 1000}
     run = runs_of(project, "table_1", "U0", "schnet")[0]
     finish(run, result=seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from schnet.cli.options import add_compute, add_engine, add_verb
 
 XTB = "gfn2-xtb"
@@ -29,6 +31,7 @@ def _options(args) -> dict:
     """What the functions pass on to the calculator."""
     import torch
 
+    gc.freeze()  # what is loaded by now is no garbage: the collector would look through it again
     torch.set_num_threads(args.threads)
     return {"device": args.device, "threads": args.threads, "engine": args.engine}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -145,21 +146,29 @@ class Copies:
         skin: of the neighbour lists in Å.
         device, dtype: of the batches.
 
+    Attributes:
+        shortest: distance of two atoms in the structure in Å.
+
     Raises:
         DataError: see ``from_atoms``.
     """
 
     def __init__(self, atoms: Atoms, cutoff: float | None, copies: int, skin: float, device, dtype):
         self.cutoff, self.device, self.dtype = cutoff, device, dtype
+        self._rounded = torch.empty(0, dtype=dtype).numpy().dtype
         self.name = atoms.get_chemical_formula()
         self.lists = [NeighbourList(cutoff, skin) for _ in range(copies)] if cutoff else []
         # also checks periodicity and elements; without a cutoff its pairs stay
         structures = from_atoms([atoms] * copies, cutoff=cutoff, device=device, dtype=dtype)
         self._batch = structures.batch(torch.arange(copies, device=device))
+        d = self._batch.distances()
+        self.shortest = d.min().item() if len(d) else float("inf")
 
     def batch(self, positions: np.ndarray, cell: np.ndarray | None) -> Batch:
         """The copies at positions [B, n, 3] in Å; cell [3, 3] in Å or None."""
-        moved = torch.as_tensor(positions.reshape(-1, 3), dtype=self.dtype, device=self.device)
+        # rounded by numpy: PyTorch's conversion costs more than it does
+        rounded = positions.reshape(-1, 3).astype(self._rounded)
+        moved = torch.from_numpy(rounded).to(self.device)
         if self.cutoff is None:
             self._batch.positions = moved
             return self._batch
@@ -244,8 +253,6 @@ class Potential:
     def bind(self, atoms: Atoms, copies: int = 1) -> None:
         """Take another structure."""
         self.cell = atoms.cell.array.copy() if atoms.pbc.any() else None
-        for model in self.models:
-            warn_of_molecule(model, atoms)
         # models that want the same batch share it
         makers: dict[tuple, Copies] = {}
         self.copies = []
@@ -255,6 +262,7 @@ class Potential:
             if key not in makers:
                 makers[key] = Copies(atoms, cutoff, copies, self.skin, p.device, p.dtype)
             self.copies.append(makers[key])
+            warn_of_strangers(p.model, atoms, makers[key].shortest)
 
     def evaluate(self, positions: np.ndarray) -> Evaluation:
         """Every model's energies and forces at positions [B, n, 3] in Å.
@@ -309,20 +317,40 @@ def _strain_gradient(model: Model, batch: Batch) -> Tensor:
     return 0.5 * (gradient + gradient.T)
 
 
-def warn_of_molecule(model: Model, atoms: Atoms) -> None:
-    """One warning where a model with a cutoff, as crystals have, gets a molecule.
+@functools.cache
+def _warn_once(message: str) -> None:
+    log.warning(message)
 
-    It is no error: models of molecules may have a cutoff, and files do not tell.
+
+def warn_of_strangers(model: Model, atoms: Atoms, shortest: float) -> None:
+    """Warn, once, of structures that are unlike those that a model was trained on.
+
+    It is no error to give a molecule to a model with a cutoff: models of molecules may have one,
+    and files of earlier versions do not tell what they were trained on.
+
+    Args:
+        model: the model; its provenance may tell what it has seen.
+        atoms: the structure.
+        shortest: distance of two of its atoms in Å.
     """
-    if model.hyperparameters.cutoff is None or atoms.pbc.any() or hasattr(model, "_warned"):
+    formula = atoms.get_chemical_formula()
+    seen = model.provenance.get("distances", [0.0])[0]
+    if shortest < seen:
+        _warn_once(
+            f"{formula}: two atoms are {shortest:.2f} Å apart; in the training data no two are "
+            f"closer than {seen:.2f} Å"
+        )
+    crystals = model.provenance.get("periodic")
+    if atoms.pbc.any() or crystals is False:
         return
-    model._warned = True  # type: ignore[assignment]
-    log.warning(
-        "%s is not periodic, and the model has a cutoff of %s Å: if it was trained on crystals, "
-        "it knows nothing of molecules",
-        atoms.get_chemical_formula(),
-        model.hyperparameters.cutoff,
-    )
+    if crystals:
+        _warn_once(f"{formula} is not periodic; the model was trained on crystals")
+    elif model.hyperparameters.cutoff is not None:
+        _warn_once(
+            f"{formula} is not periodic, and the model has a cutoff of "
+            f"{model.hyperparameters.cutoff} Å: if it was trained on crystals, it knows nothing of "
+            "molecules"
+        )
 
 
 class CalculatorPotential:

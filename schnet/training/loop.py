@@ -89,11 +89,11 @@ class Trainer:
         self.model.set_elements(training.atomic_numbers)
         self.flat = FlatParameters(self.model)
         ranges = training.distance_range(), validation.distance_range()
-        distances = min(r[0] for r in ranges), max(r[1] for r in ranges)
+        self.distances = min(r[0] for r in ranges), max(r[1] for r in ranges)
         self.engine = make_engine(
             self.model,
             self.flat,
-            distances,
+            self.distances,
             engine=spec.engine,
             threads=threads,
             device=self.device,
@@ -109,7 +109,7 @@ class Trainer:
             # the range is that of these very structures; asking would wait for the GPU
             self.engine.checked = False
             self.gradient = GraphedGradient(
-                gradient, self.flat, training, spec.batch_size, distances
+                gradient, self.flat, training, spec.batch_size, self.distances
             )
         self.state = TrainingState(spec, self.flat)
 
@@ -278,7 +278,8 @@ class Trainer:
         spec, state, inputs = self.spec, self.state, self.inputs
         weights = final_weights(spec, self.model, state, self.objective, self.training)
         write_history(self.out / "history.csv", state.history)
-        write_model(self.out / "model.pt", spec, self.model, inputs, state, weights)
+        path = self.out / "model.pt"
+        write_model(path, spec, self.model, inputs, state, weights, self.distances)
         result = result_of(state, self.engine)
         write_run_file(self.out, spec, inputs, result, threads=self.threads, device=self.device)
         log.info(

@@ -57,8 +57,13 @@ def write_model(
     inputs: Inputs,
     state: TrainingState,
     weights: dict[str, dict[str, Tensor]],
+    distances: tuple[float, float],
 ) -> None:
-    """Write the model file of a training: the same bytes for the same run, wherever it lies."""
+    """Write the model file of a training: the same bytes for the same run, wherever it lies.
+
+    Args:
+        distances: the range in Å that the model was trained on; simulations warn below it.
+    """
     properties = inputs.store.properties
     save_model(
         path,
@@ -73,6 +78,8 @@ def write_model(
             "split": inputs.split_digest,
             "periodic": inputs.store.periodic,
             "steps": state.step,
+            "distances": [round(d, 3) for d in distances],
+            "periodic": inputs.store.periodic,
         },
         alternatives={kind: w for kind, w in weights.items() if kind != state.selected},
     )
