@@ -11,13 +11,14 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import write
 from ase.neighborlist import neighbor_list
-from conftest import random_model, schnet
+from conftest import random_model
 
 from schnet.analysis.filters import filter_cut
 from schnet.analysis.plane import cut_plane
 from schnet.analysis.potential import Surroundings, local_potential, with_probes
 from schnet.analysis.structures import close_packed, diamond, graphite, named_molecule
 from schnet.analysis.surface import MAX_GRID, isosurface
+from schnet.cli import main
 from schnet.data.structures import from_atoms
 from schnet.errors import ConfigError, DataError, ModelError
 from schnet.figures import chemical_potential, chemical_potential_cut, filters
@@ -306,8 +307,6 @@ def test_figure_6_takes_crystals_that_the_model_knows():
         probe, found = chemical_potential_cut.crystals(elements, wanted)
         symbols = {s for atoms in found.values() for s in atoms.symbols}
         assert symbols == {probe} and probe in ("Al", "C")
-    with pytest.raises(ConfigError, match="no such element"):
-        chemical_potential_cut.crystals([6], "carbon")
 
 
 def test_figure_5_has_one_run_per_architecture(tmp_path):
@@ -335,10 +334,11 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_the_command_writes_pictures_pages_and_tables(files):
+def test_the_command_writes_pictures_pages_and_tables(files, monkeypatch):
+    monkeypatch.chdir(files)
+
     def potential(*args):
-        done = schnet("potential", *args, cwd=files)
-        assert done.returncode == 0, done.stderr
+        assert main(["potential", "--device", "cpu", *args]) == 0
 
     potential("molecules.pt", "water.xyz", "--probe", "O", "-o", "water.csv")
     data = pd.read_csv(files / "water.csv")

@@ -7,6 +7,7 @@ A figure is a file workflow/figures/NAME.yaml. It names its kind, a file schnet/
     draw      (project, figure) -> (matplotlib figure, CSV text);
     uses      (run) -> bool, optional: whether it draws from such a run;
     choose    (runs) -> runs, optional: those of them that it draws from;
+    check     (options, where), optional: raises ConfigError for values that cannot be drawn;
     EXTRAS    optional: suffixes of texts that are written as well, ("html",); draw then returns
               them too, by suffix: (matplotlib figure, CSV text, {"html": text});
     note      (project, figure) -> str, optional: a sentence that the caption ends with.
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schnet.errors import ConfigError, known_or_nearest
-from schnet.figures.results import experiments_of, runs_of
+from schnet.figures.results import experiments_of, options, runs_of
 from schnet.files import write_text
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def check_figure(figure: dict, where: str, experiments: dict[str, dict]):
         wanted = list(experiments)
     for name in wanted:
         known_or_nearest(name, experiments, "experiment", f"{where}: experiments")
-    defaults = _kind(figure["kind"]).OPTIONS
+    kind = _kind(figure["kind"])
+    defaults = kind.OPTIONS
     for name, value in figure.get("options", {}).items():
         place = f"{where}: options"
         known_or_nearest(name, defaults, f"option of {figure['kind']}", place)
@@ -64,6 +66,8 @@ def check_figure(figure: dict, where: str, experiments: dict[str, dict]):
     labelled = _names({name: experiments[name] for name in wanted})
     for name in figure.get("options", {}).get("labels", {}):
         known_or_nearest(name, labelled, "name to label", f"{where}: options: labels")
+    if hasattr(kind, "check"):
+        kind.check(options(figure, defaults), f"{where}: options")
 
 
 def _check_option(value, default, where: str):

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from ase.data import chemical_symbols
 
-from schnet.errors import SchNetError
+from schnet.errors import SchNetError, known_or_nearest
 from schnet.figures import style
 from schnet.figures.results import options, runs_of, trained_model
 from schnet.run import Run
@@ -33,6 +34,15 @@ def uses(run: Run) -> bool:
     from schnet.models import model_class
 
     return run.settings.method == "neural" and model_class(run.settings.architecture).probes
+
+
+def check(chosen: dict, where: str) -> None:
+    """Raise ConfigError for a molecule or an element that there is not."""
+    from schnet.analysis.structures import named_molecule
+
+    for name in chosen["molecules"]:
+        named_molecule(name, f"{where}: molecules")
+    known_or_nearest(chosen["probe"], chemical_symbols[1:], "element", f"{where}: probe")
 
 
 def choose(runs: list[Run]) -> list[Run]:
