@@ -1,6 +1,7 @@
 """Local chemical potentials and filters against dense sums, symmetries and refusals."""
 
 import copy
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -368,3 +369,21 @@ def test_the_command_refuses_what_does_not_fit(files):
     refused(DataError, "crystal.cif: .*on molecules", "molecules.pt", "crystal.cif", "a.png")
     refused(DataError, "water.xyz: .*on crystals", "crystals.pt", "water.xyz", "a.png")
     refused(DataError, "grid points", "molecules.pt", "water.xyz", "a.png", spacing=0.001)
+
+
+def test_figure_5_says_what_it_does_not_draw(tmp_path):
+    from schnet.project import load_project
+
+    project = load_project({"scale": "demo", "results_dir": str(tmp_path)})
+    figure = project.figures["figure_5"] | {"options": {"molecules": ["CH4", "NH3"]}}
+    runs = [run for run in project.runs_of("learning_curves_qm9") if chemical_potential.uses(run)]
+    for run in chemical_potential.choose(runs):
+        model = build(run.settings.architecture, run.settings.model)
+        model.set_elements(torch.tensor([1, 6]))
+        save_model(run.model_file, model, target="U0", unit="eV")
+    picture, text, pages = chemical_potential.draw(project, figure)
+    data = pd.read_csv(io.StringIO(text))
+    assert set(data["molecule"]) == {"CH4"} and len(data.columns) == 4 + 2
+    said = [t.get_text() for ax in picture.axes for t in ax.texts]
+    assert said.count("not drawn:\nelement N") == 2
+    assert "Plotly.newPlot" in pages["html"]

@@ -177,6 +177,8 @@ def frame(ax, surface: Surface, rotation: np.ndarray, height: float | None = Non
 
 def limits(values: list[np.ndarray]) -> tuple[float, float]:
     """Ends of a colour scale for all values together: their 2nd and 98th percentile."""
+    if not values:
+        return 0.0, 1.0
     low, high = np.percentile(np.concatenate(values), [2, 98])
     return float(low), float(max(high, low + 1e-9))
 

@@ -26,6 +26,7 @@ OPTIONS = {
     "probe": "C",
     "spacing": 0.12,  # Å, of the grid that surfaces are found on
 }
+DPI = 220  # surfaces are pixels, in the PDF too
 NAMES = {"dtnn": "DTNN", "schnet": "SchNet"}
 
 
@@ -152,9 +153,9 @@ def _picture(runs, molecules, surfaces, found, label: str):
     inches = 7.4 / sum(widths)  # of 1 Å
     size = (8.6, inches * max(heights) * (len(runs) + 1) + 0.3)
     picture, axes = style.grid(len(runs) + 1, len(molecules), size, width_ratios=widths)
+    picture.set_dpi(DPI)
     everything = [v for of_run, _, _ in found.values() for v in of_run.values()]
-    scale = Normalize(*s.limits(everything)) if everything else Normalize()
-    colours = ScalarMappable(scale, s.COLOURS)
+    colours = ScalarMappable(Normalize(*s.limits(everything)), s.COLOURS)
     for k, name in enumerate(molecules):
         for ax in axes[:, k]:
             s.frame(ax, surfaces[name], turned[name], max(heights))
@@ -166,7 +167,7 @@ def _picture(runs, molecules, surfaces, found, label: str):
                 rgb = colours.to_rgba(values[name])
                 s.draw_surface(axes[row, k], surfaces[name], rgb, turned[name])
             else:
-                style.empty(axes[row, k], refused[name].split(":")[0])
+                style.empty(axes[row, k], f"not drawn:\n{refused[name].split(':')[0]}")
     for row, run in enumerate(runs, start=1):
         axes[row, 0].text(
             -0.06, 0.5, _row_label(run), transform=axes[row, 0].transAxes, rotation=90,
