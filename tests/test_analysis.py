@@ -200,8 +200,13 @@ def test_what_cannot_be_probed_is_refused():
         local_potential(molecular, molecule("CH3Cl"), origin)
     with pytest.raises(DataError, match="element F: .*trained on H, C, N, O"):
         local_potential(molecular, water, origin, "F")
-    with pytest.raises(ConfigError, match="probe 'carbon': no such element"):
-        local_potential(molecular, water, origin, "carbon")
+    for probe in ("carbon", "X", "Lr"):
+        with pytest.raises(ConfigError, match=f"probe '{probe}': no element"):
+            local_potential(molecular, water, origin, probe)
+    slab = structure(True)
+    slab.pbc = True, True, False
+    with pytest.raises(DataError, match="periodic in some directions only"):
+        local_potential(crystalline, slab, origin)
     with pytest.raises(DataError, match="periodic, but the model was trained on molecules"):
         local_potential(molecular, crystal, origin)
     with pytest.raises(DataError, match="not periodic, but the model was trained on crystals"):
