@@ -14,7 +14,7 @@ from schnet.data.store import Store
 from schnet.files import atomic, write_json
 from schnet.methods import Predictor
 from schnet.record import Inputs, finished_run, open_inputs_of
-from schnet.run import RunSpec
+from schnet.run import METRICS_FILE, RunSpec
 
 CHUNK = 2048  # structures in memory at a time
 
@@ -168,6 +168,6 @@ def evaluate(
                 found = predict(other, inputs, indices, spec.target, forces)
                 results[name] = _short(errors(found, store, spec.target, forces, ids[indices]))
     metrics["engine"] = main.name
-    write_json(folder / "metrics.json", metrics)
+    write_json(folder / METRICS_FILE, metrics)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return metrics

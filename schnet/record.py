@@ -15,8 +15,8 @@ from schnet.data.splits import load_split, split_digest
 from schnet.data.store import Store
 from schnet.data.structures import Structures, load
 from schnet.errors import ConfigError, DataError
-from schnet.files import read_yaml, write_yaml
-from schnet.run import MODEL_FILE, RunSpec, make_spec
+from schnet.files import write_yaml
+from schnet.run import MODEL_FILE, RUN_FILE, RunSpec, make_spec, read_finished
 from schnet.schema import validate
 
 #: keys that run files of earlier versions had
@@ -117,7 +117,7 @@ def write_run_file(
         },
         "provenance": provenance.collect(),
     }
-    write_yaml(Path(folder) / "run.yaml", about)
+    write_yaml(Path(folder) / RUN_FILE, about)
 
 
 def settings_of(about: dict) -> dict:
@@ -129,14 +129,6 @@ def settings_of(about: dict) -> dict:
     return {k: v for k, v in settings.items() if k not in DROPPED}
 
 
-def _is_complete(about) -> bool:
-    """Whether the content of a file has the parts of a finished run's run.yaml."""
-    parts = ("run", "execution", "result", "data")
-    if not isinstance(about, dict) or not all(isinstance(about.get(p), dict) for p in parts):
-        return False
-    return {"digest", "split_digest"} <= about["data"].keys()
-
-
 def finished_run(folder: Path, **paths: str | None) -> tuple[RunSpec, dict]:
     """Settings and run.yaml of a finished run.
 
@@ -144,12 +136,8 @@ def finished_run(folder: Path, **paths: str | None) -> tuple[RunSpec, dict]:
         folder: the run's directory.
         paths: data, split, neighbours in place of those that it was made from; None: as it was.
     """
-    file = Path(folder) / "run.yaml"
-    about = read_yaml(file)
-    if not _is_complete(about):
-        raise ConfigError(
-            f"{file}: is not the run.yaml of a finished run; delete the directory to train again"
-        )
+    about = read_finished(folder)
+    file = Path(folder) / RUN_FILE
     settings = settings_of(about) | {k: str(v) for k, v in paths.items() if v is not None}
     validate(settings, "run", file)
     return make_spec(settings, str(file)), about
@@ -162,7 +150,7 @@ def is_finished(folder: Path, spec: RunSpec) -> bool:
         ConfigError: it holds the result of a run with other settings, which would be lost.
     """
     folder = Path(folder)
-    if not ((folder / "run.yaml").exists() and (folder / MODEL_FILE).exists()):
+    if not ((folder / RUN_FILE).exists() and (folder / MODEL_FILE).exists()):
         return False
     there, about = finished_run(folder)
     mine, theirs = spec.scientific(), there.scientific()

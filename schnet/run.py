@@ -16,9 +16,13 @@ from pathlib import Path
 
 from schnet.errors import ConfigError
 from schnet.files import read_json, read_yaml
+from schnet.schema import validate
 
-#: the fitted model in a run's directory, of every method: plain tensors, numbers and text
+#: in a run's directory: the fitted model of any method (plain tensors, numbers and text), what the
+#: run says of itself when it is finished, and its errors when it is evaluated
 MODEL_FILE = "model.pt"
+RUN_FILE = "run.yaml"
+METRICS_FILE = "metrics.json"
 #: settings that never change what a run is
 EXECUTION = ("data", "split", "neighbours", "engine", "checkpoint_interval", "compile")
 #: settings of gradient steps; they mean nothing to a method that takes none
@@ -297,7 +301,7 @@ class Run:
     @property
     def metrics_file(self) -> Path:
         """Errors on validation and test parts."""
-        return self.folder / "metrics.json"
+        return self.folder / METRICS_FILE
 
     @property
     def predictions_file(self) -> Path:
@@ -306,9 +310,28 @@ class Run:
 
     def metrics(self) -> dict | None:
         """Test errors (metrics.json), or None while the run is not evaluated."""
-        return read_json(self.metrics_file) if self.metrics_file.exists() else None
+        return read_metrics(self.folder) if self.metrics_file.exists() else None
 
     def about(self) -> dict | None:
         """Settings, cost, data and provenance (run.yaml), or None while the run is not finished."""
-        file = self.folder / "run.yaml"
-        return read_yaml(file) if file.exists() else None
+        return read_finished(self.folder) if (self.folder / RUN_FILE).exists() else None
+
+
+def read_finished(folder: str | Path) -> dict:
+    """Content of the run.yaml of a finished run. Raises ConfigError where it is damaged."""
+    file = Path(folder) / RUN_FILE
+    return _checked(read_yaml(file), "finished_run", file, "delete the directory to train again")
+
+
+def read_metrics(folder: str | Path) -> dict:
+    """Content of a run's metrics.json. Raises ConfigError where it is damaged."""
+    file = Path(folder) / METRICS_FILE
+    return _checked(read_json(file), "metrics", file, "delete it to evaluate the run again")
+
+
+def _checked(value, schema: str, file: Path, remedy: str):
+    try:
+        validate(value, schema, file)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; {remedy}") from error
+    return value

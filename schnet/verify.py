@@ -25,7 +25,7 @@ from schnet.evaluation import errors, judged_forces, predict
 from schnet.files import file_digest, read_json, write_json
 from schnet.methods import Predictor
 from schnet.record import Inputs, finished_run, open_inputs_of
-from schnet.run import RunSpec
+from schnet.run import METRICS_FILE, RUN_FILE, RunSpec, read_metrics
 from schnet.training.loop import Trainer
 
 log = logging.getLogger("schnet")
@@ -39,7 +39,7 @@ TOLERANCE_PREDICTIONS = 0.01
 TOLERANCE_FILES = 1e-6
 STANDARD_ERRORS = 5  # of a sample, within which the mean over all has to lie
 #: files that a verification is about; when one changes, it holds no longer
-ABOUT = ("run.yaml", "metrics.json")
+ABOUT = (RUN_FILE, METRICS_FILE)
 
 
 @dataclass
@@ -248,9 +248,9 @@ def verify(
     folder = Path(folder)
     spec, about = finished_run(folder, data=data, split=split, neighbours=neighbours)
     inputs = open_inputs_of(folder, spec, about)
-    if not (folder / "metrics.json").exists():
+    if not (folder / METRICS_FILE).exists():
         raise DataError(f"{folder}: has no metrics.json; evaluate the run first")
-    metrics = read_json(folder / "metrics.json")
+    metrics = read_metrics(folder)
     predictor = methods.load(folder, spec.method, threads=threads, device=device)
     fitted: Check | None
     if methods.method(spec.method).HISTORY:

@@ -14,6 +14,11 @@ from schnet.data.store import Property, Store, Structure, write_store
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items):
+    """SLURM first: its tests wait most of the time, so others run beside them (pytest-xdist)."""
+    items.sort(key=lambda item: item.path.stem != "test_slurm")
+
+
 @pytest.fixture(scope="session")
 def mirror():
     """Folder with upstream files, or slices of them: the environment variable SCHNET_MIRROR."""

@@ -20,6 +20,8 @@ def test_help_and_errors():
         and "absent.yaml: no such file" in done.stderr
         and "Traceback" not in done.stderr
     )
+    done = schnet("train", "{}", "--threads", "0")
+    assert done.returncode == 2 and "--threads: 0 is less than 1" in done.stderr
 
 
 def test_describe_show_and_predict(tmp_path):

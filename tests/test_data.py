@@ -370,6 +370,9 @@ def test_crystals_that_cannot_be_meant(tmp_path):
     flat = Structure("flat", np.array([29]), np.zeros((1, 3)), {}, cell=np.diag([3.0, 3.0, 0.0]))
     with pytest.raises(DataError, match="flat: the cell has no volume"):
         write_store(tmp_path / "m.h5", [flat], {}, name="m", cutoff=5.0)
+    cubic = Structure("cubic", np.array([29]), np.zeros((1, 3)), {}, cell=3.0 * np.eye(3))
+    with pytest.raises(DataError, match="cubic: has a cell; crystals are stored with a cutoff"):
+        write_store(tmp_path / "m.h5", [cubic], {}, name="m")
     raw = write_crystals(
         tmp_path / "b",
         [{"material_id": "mp-1", "structure": cif(bulk("Cu")), "formation_energy_per_atom": 0.0}]

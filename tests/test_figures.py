@@ -56,7 +56,8 @@ def write_run(run, error=0.1, spread=5.0, centre=0.0, with_model=False):
             group.attrs["unit"] = unit
             worst = [{"id": "worst-one", "error": float(wrong[7])}]
             mae = float(np.abs(wrong).mean())
-            parts[name] = {target: {"mae": mae, "unit": unit, "largest": worst}}
+            measured = {"mae": mae, "rmse": 2 * mae, "n": 60, "unit": unit}
+            parts[name] = {target: measured | {"largest": worst}}
     write_json(run.metrics_file, {"target": target, "parts": parts})
     if run.settings.method == "neural":
         losses = "step,raw_loss,ema_loss\n10,2,3\n20,1,0.5\n30,1,0.7\n"
@@ -124,8 +125,9 @@ def test_every_figure_from_some_runs(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_figure_without_runs(name, tmp_path):
+def test_every_figure_without_runs(name, tmp_path, caplog):
     data = drawn(demo(tmp_path), name, tmp_path)
+    assert f"{name}: no run of it is finished at the scale demo" in caplog.text
     for column in {"mae", "count", "loss", "predicted"} & set(data):
         assert data[column].isna().all()
 

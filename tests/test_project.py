@@ -7,6 +7,7 @@ import yaml
 from conftest import ROOT
 
 from schnet.errors import ConfigError
+from schnet.files import read_yaml, write_yaml
 from schnet.project import load_project
 from schnet.run import make_spec
 
@@ -83,6 +84,21 @@ def test_typo_in_a_key_of_an_experiment(workflow):
     message = "table_3.yaml: unknown key 'row_titel'; did you mean 'row_title'"
     with pytest.raises(ConfigError, match=message):
         load_project({"scale": "demo"}, workflow)
+
+
+@pytest.mark.parametrize(("key", "value"), [("published", "../../config.yaml"), ("part", "tset")])
+def test_published_files_and_parts_have_a_form(workflow, key, value):
+    path = workflow / "workflow/experiments/table_2.yaml"
+    experiment = read_yaml(path)
+    (experiment["columns"][0] if key == "part" else experiment)[key] = value
+    write_yaml(path, experiment)
+    with pytest.raises(ConfigError, match=rf"table_2.yaml: .*{key}: .*does not match"):
+        load_project({"scale": "demo"}, workflow)
+
+
+def test_a_folder_is_the_same_with_a_slash():
+    config = {"scale": "demo", "data_dir": "data/", "results_dir": "./results"}
+    assert load_project(config).config == load_project({"scale": "demo"}).config
 
 
 def test_outside_a_workflow(tmp_path, monkeypatch):
@@ -213,6 +229,18 @@ def test_the_protocol_wins_over_the_scale():
     assert spec_of("small", "md17_ethanol", protocol="tf_code").validation_interval == 5000
     assert spec_of("paper", "c20", protocol="tf_code").learning_rate == 1e-4
     assert spec_of("paper", "c20").learning_rate == 1e-3
+
+
+def test_a_scale_adjusts_an_architecture(workflow):
+    path = workflow / "workflow/scales/demo.yaml"
+    scale = read_yaml(path) | {"architectures": {"dtnn": {"steps": 7}}}
+    write_yaml(path, scale)
+    runs = load_project({"scale": "demo"}, workflow).runs.values()
+    steps = {(r.settings.architecture == "dtnn", r.settings.steps) for r in runs}
+    assert (True, 7) in steps and (True, 400) not in steps and (False, 7) not in steps
+    write_yaml(path, scale | {"architectures": {"dtnm": {"steps": 7}}})
+    with pytest.raises(ConfigError, match=r"demo.yaml: architectures: .*did you mean 'dtnn'"):
+        load_project({"scale": "demo"}, workflow)
 
 
 def test_another_architecture_drops_hyperparameters(workflow):

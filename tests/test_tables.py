@@ -41,7 +41,7 @@ def runs_of(project, experiment, row, column):
 def finish(run, mae=1.0, unit="eV", quantity=None, raw=None, execution=None, result=None, **about):
     """Write run.yaml and metrics.json of a run, as training and evaluation do."""
     quantity = quantity or run.settings.target
-    errors = {quantity: {"mae": mae, "unit": unit}}
+    errors = {quantity: {"mae": mae, "rmse": 2 * mae, "unit": unit, "n": 9}}
     alternatives = {}
     if raw is not None:
         alternatives = {"raw": {"test": {quantity: {"mae": raw, "unit": unit}}}}
@@ -58,7 +58,12 @@ def finish(run, mae=1.0, unit="eV", quantity=None, raw=None, execution=None, res
         "execution": execution or {"device": "cpu", "threads": 1},
         "result": result
         or {"steps": 10, "training_seconds": 2.0, "peak_memory_mb": 7, "engine": "reference"},
-        "data": {"sources": [source], "notes": {}, "digest": "0123456789abcdef"},
+        "data": {
+            "sources": [source],
+            "notes": {},
+            "digest": "0123456789abcdef",
+            "split_digest": "s",
+        },
         "provenance": {"code": {}, "gpu": "A big GPU", "cpu": "a small CPU"},
     }
     for key, value in about.items():
@@ -479,3 +484,13 @@ def test_plan_measures_where_asked(workflow, tmp_path, capsys):
     plan.show(project, measured=True, device="cpu")
     out = capsys.readouterr().out
     assert "without a measurement" not in out and "measured here, cpu, 1 threads" in out
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "run.yaml"])
+def test_damaged_files_of_a_run_are_named(workflow, tmp_path, file):
+    project = open_project(workflow, tmp_path)
+    run = runs_of(project, "table_2", "schnet", "n3000")[0]
+    finish(run)
+    write_json(run.folder / file, {"parts": {"test": {}}} if file == "metrics.json" else {})
+    with pytest.raises(ConfigError, match=rf"{file}: .*required property; delete"):
+        run.metrics(), run.about()

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from schnet.cli.options import add_verb, named_source
+from schnet.cli.options import add_verb, at_least_one, named_source
 from schnet.errors import ConfigError
 
 
@@ -158,8 +158,8 @@ def add_verbs(verbs):
     p = add_verb(verbs, "split", split)
     p.add_argument("data")
     p.add_argument("output", help="split file to write (.npz)")
-    p.add_argument("--n-train", type=int, required=True)
-    p.add_argument("--n-validation", type=int, required=True)
+    p.add_argument("--n-train", type=at_least_one, required=True)
+    p.add_argument("--n-validation", type=at_least_one, required=True)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--strategy", default="random", choices=("random", "by_group", "predefined"))
 
@@ -167,5 +167,5 @@ def add_verbs(verbs):
     p.add_argument("dataset")
     p.add_argument("folder")
     p.add_argument("--options", help="JSON: how much to make (see the scale files)")
-    p.add_argument("--workers", type=int, default=os.cpu_count())
+    p.add_argument("--workers", type=at_least_one, default=os.cpu_count())
     p.add_argument("--model", help="c20: drive the trajectories with this model file")

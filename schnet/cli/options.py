@@ -14,9 +14,17 @@ def add_verb(parent, name: str, function) -> argparse.ArgumentParser:
     return p
 
 
+def at_least_one(text: str) -> int:
+    """A whole number from 1, as the type of an option."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
 def add_compute(p):
     """--threads and --device"""
-    p.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    p.add_argument("--threads", type=at_least_one, default=1, help="CPU threads (default: 1)")
     p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
 

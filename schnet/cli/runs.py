@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from schnet.cli.options import add_compute, add_engine, add_verb
+from schnet.cli.options import add_compute, add_engine, add_verb, at_least_one
 from schnet.errors import ConfigError, SchNetError
 
 
@@ -133,7 +133,7 @@ def add_verbs(verbs):
     p.add_argument("--data", help="converted data set, in place of the run file's")
     p.add_argument("--split", help="split file, in place of the run file's")
     p.add_argument("--neighbours", help="neighbour lists, in place of the run file's")
-    p.add_argument("--checkpoint-interval", type=int, help="steps between checkpoints")
+    p.add_argument("--checkpoint-interval", type=at_least_one, help="steps between checkpoints")
     add_engine(p, default=None)
     add_compute(p)
 
@@ -147,9 +147,14 @@ def add_verbs(verbs):
 
     p = add_verb(verbs, "verify", verify)
     p.add_argument("run", nargs="+", help="run directory")
-    p.add_argument("--steps", type=int, default=5000, help="replay at most so many (default: 5000)")
     p.add_argument(
-        "--structures", type=int, default=1000, help="predict at most so many (default: 1000)"
+        "--steps", type=at_least_one, default=5000, help="replay at most so many (default: 5000)"
+    )
+    p.add_argument(
+        "--structures",
+        type=at_least_one,
+        default=1000,
+        help="predict at most so many (default: 1000)",
     )
     p.add_argument("--data", help="converted data set, in place of the run's")
     p.add_argument("--split", help="split file, in place of the run's")

@@ -131,7 +131,8 @@ def write_store(
         The notes, with counts of what was dropped.
 
     Raises:
-        DataError: a structure cannot be meant; the message names it.
+        DataError: a structure cannot be meant, or is a crystal where no cutoff is given; the
+            message names it.
     """
     notes = {} if notes is None else notes
     with atomic(path) as temporary, h5py.File(temporary, "w", libver="latest") as h5:
@@ -140,6 +141,8 @@ def write_store(
         for number, structure in enumerate(structures):
             where = f"{name}: structure {structure.id}"
             check(structure, where)
+            if cutoff is None and structure.cell is not None:
+                raise DataError(f"{where}: has a cell; crystals are stored with a cutoff")
             if cutoff is not None and _is_lonely(structure, cutoff, where):
                 dropped += 1
                 continue

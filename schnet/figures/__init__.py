@@ -18,6 +18,7 @@ Checking a figure imports its kind, so kinds leave the import of matplotlib to `
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ from schnet.files import write_text
 
 if TYPE_CHECKING:
     from schnet.project import Project
+
+log = logging.getLogger("schnet")
 
 #: modules here that are no kind
 HELPERS = ("results", "style")
@@ -138,6 +141,11 @@ def render(project: Project, name: str, output: str | Path):
     from schnet.figures import style
 
     figure = _figure(project, name)
+    if not any(run.model_file.exists() for run in runs_of(project, figure)):
+        log.warning(
+            f"{name}: no run of it is finished at the scale {project.config['scale']}; "
+            f"the picture is empty (snakemake --cores all {name} trains what it needs)"
+        )
     with matplotlib.rc_context(style.settings()):
         picture, csv_text, *more = _kind(figure["kind"]).draw(project, figure)
         style.save(picture, csv_text, output, f"{project.config['scale']} scale")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from difflib import get_close_matches
@@ -12,12 +13,13 @@ from schnet.models.contract import BaseHyperparameters, Model, hyperparameter_na
 NO_ARCHITECTURES = {"contract", "files", "registry", "tf_import", "validate"}
 
 
-def architectures() -> list[str]:
+@functools.cache
+def architectures() -> tuple[str, ...]:
     """Names of all architectures, without importing them."""
     import schnet.models
 
     names = [module.name for module in pkgutil.iter_modules(schnet.models.__path__)]
-    return sorted(set(names) - NO_ARCHITECTURES)
+    return tuple(sorted(set(names) - NO_ARCHITECTURES))
 
 
 def _module(name: str):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from schnet.errors import ModelError
 from schnet.models.contract import MAX_Z
@@ -156,6 +157,95 @@ def read_arguments(path) -> dict:
         raise ModelError(f"{path}: not the arguments of a released model ({error})") from error
 
 
+class _Checkpoint:
+    """The tensors of a checkpoint by the ends of their names, and parameters filled from them."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        found = read_checkpoint(folder / "validation" / "best_model")
+        self.tensors = {name.removesuffix(":0"): values for name, values in found.items()}
+
+    def get(self, suffix: str) -> Tensor:
+        """The one tensor with this name, or with a name that ends so."""
+        names = [suffix] if suffix in self.tensors else self.ending("/" + suffix)
+        if len(names) != 1:
+            raise ModelError(
+                f"{self.folder}: the checkpoint has {len(names)} tensors named {suffix!r}, "
+                "expected one"
+            )
+        return torch.from_numpy(self.tensors[names[0]])
+
+    def ending(self, suffix: str) -> list[str]:
+        """Names of all tensors that end so."""
+        return [name for name in self.tensors if name.endswith(suffix)]
+
+    def fill(self, parameter: Tensor, value: Tensor) -> None:
+        """Copy a tensor into a parameter of the same shape."""
+        if parameter.shape != value.shape:
+            raise ModelError(
+                f"{self.folder}: a tensor of shape {tuple(value.shape)} where "
+                f"{tuple(parameter.shape)} is expected"
+            )
+        with torch.no_grad():
+            parameter.copy_(value)
+
+    def fill_layer(self, layer: nn.Linear, name: str, bias: bool = True) -> None:
+        """Weights NAME/W, [in, out] in TensorFlow, and bias NAME/b of a layer."""
+        self.fill(layer.weight, self.get(f"{name}/W").T)
+        if bias:
+            self.fill(layer.bias, self.get(f"{name}/b"))
+
+    def output_layer(self, n_in: int, n_out: int) -> str:
+        """The name of the one layer outside of interaction blocks with weights [n_in, n_out]."""
+        names = [
+            name.removesuffix("/W")
+            for name in self.ending("/W")
+            if "interaction_" not in name
+            and "embeddings" not in name
+            and self.tensors[name].shape == (n_in, n_out)
+        ]
+        if len(names) != 1:
+            raise ModelError(f"{self.folder}: no output layer of shape {n_in} → {n_out}")
+        return names[0]
+
+
+def _architecture(checkpoint: _Checkpoint, r_max: float) -> Hyperparameters:
+    """Hyper-parameters by the number and the shapes of the tensors."""
+    named = [name for name in checkpoint.tensors if "interaction_" in name]
+    n_interactions = len({name.split("interaction_")[1].split("/")[0] for name in named})
+    n_gaussians, n_features = checkpoint.get("interaction_0/SchNetFilter/Dense/W").shape
+    p = Hyperparameters(n_interactions=n_interactions, n_features=n_features, r_max=r_max)
+    if p.n_gaussians != n_gaussians:
+        raise ModelError(
+            f"{checkpoint.folder}: {n_gaussians} Gaussians do not fit a range of {r_max} Å"
+        )
+    return p
+
+
+def _fill_network(model: SchNet, checkpoint: _Checkpoint) -> None:
+    """Embedding, interaction blocks and output network."""
+    checkpoint.fill(model.embedding.weight, checkpoint.get("atom_embedding/embeddings/W"))
+    for k, block in enumerate(model.blocks()):
+        name = f"interaction_{k}"
+        checkpoint.fill_layer(block.in2f, f"{name}/CFConv/in2fac", bias=False)
+        checkpoint.fill_layer(block.filter_network.dense1, f"{name}/SchNetFilter/Dense")
+        checkpoint.fill_layer(block.filter_network.dense2, f"{name}/SchNetFilter/Dense_1")
+        checkpoint.fill_layer(block.f2out, f"{name}/CFConv/fac2out")
+        checkpoint.fill_layer(block.dense, f"{name}/Dense")
+    n_features = model.hyperparameters.n_features
+    checkpoint.fill_layer(model.output1, checkpoint.output_layer(n_features, n_features // 2))
+    checkpoint.fill_layer(model.output2, checkpoint.output_layer(n_features // 2, 1))
+
+
+def _single_atoms(checkpoint: _Checkpoint) -> np.ndarray | None:
+    """Single-atom references by atomic number [100], where the checkpoint has them."""
+    names = checkpoint.ending("ref/embeddings/W")
+    if not names:
+        return None
+    table = checkpoint.tensors[names[0]].reshape(-1)[:MAX_Z]
+    return np.pad(table, (0, MAX_Z - len(table)))
+
+
 def import_tf(folder) -> tuple[SchNet, dict]:
     """Read a released model.
 
@@ -170,77 +260,13 @@ def import_tf(folder) -> tuple[SchNet, dict]:
     """
     folder = Path(folder)
     arguments = read_arguments(folder / "args.npy")
-    tensors = {
-        k.removesuffix(":0"): v
-        for k, v in read_checkpoint(folder / "validation" / "best_model").items()
-    }
-
-    def get(suffix):
-        matches = (
-            [suffix] if suffix in tensors else [k for k in tensors if k.endswith("/" + suffix)]
-        )
-        if len(matches) != 1:
-            raise ModelError(
-                f"{folder}: the checkpoint has {len(matches)} tensors named {suffix!r}, "
-                "expected one"
-            )
-        return torch.from_numpy(tensors[matches[0]])
-
-    n_interactions = len(
-        {k.split("interaction_")[1].split("/")[0] for k in tensors if "interaction_" in k}
+    checkpoint = _Checkpoint(folder)
+    model = SchNet(_architecture(checkpoint, float(arguments.get("cutoff", 20.0))))
+    _fill_network(model, checkpoint)
+    model.set_offsets(
+        scale=float(checkpoint.get("std_per_atom")),
+        mean=float(checkpoint.get("mean_per_atom")),
+        atomrefs=_single_atoms(checkpoint),
     )
-    n_gaussians, n_features = get("interaction_0/SchNetFilter/Dense/W").shape
-    r_max = float(arguments.get("cutoff", 20.0))
-    p = Hyperparameters(n_interactions=n_interactions, n_features=n_features, r_max=r_max)
-    if p.n_gaussians != n_gaussians:
-        raise ModelError(f"{folder}: {n_gaussians} Gaussians do not fit a range of {r_max} Å")
-    model = SchNet(p)
-
-    def fill(parameter, value):
-        if parameter.shape != value.shape:
-            raise ModelError(
-                f"{folder}: a tensor of shape {tuple(value.shape)} where "
-                f"{tuple(parameter.shape)} is expected"
-            )
-        with torch.no_grad():
-            parameter.copy_(value)
-
-    fill(model.embedding.weight, get("atom_embedding/embeddings/W"))
-    for k, block in enumerate(model.blocks()):
-        name = f"interaction_{k}/"
-        fill(block.in2f.weight, get(name + "CFConv/in2fac/W").T)
-        for layer, key in (
-            (block.filter_network.dense1, "SchNetFilter/Dense/"),
-            (block.filter_network.dense2, "SchNetFilter/Dense_1/"),
-            (block.f2out, "CFConv/fac2out/"),
-            (block.dense, "Dense/"),
-        ):
-            fill(layer.weight, get(name + key + "W").T)
-            fill(layer.bias, get(name + key + "b"))
-    head = [
-        k
-        for k in tensors
-        if "interaction_" not in k
-        and k.endswith("/W")
-        and tensors[k].ndim == 2
-        and "embeddings" not in k
-    ]
-    first = [k for k in head if tensors[k].shape == (n_features, n_features // 2)]
-    last = [k for k in head if tensors[k].shape == (n_features // 2, 1)]
-    if len(first) != 1 or len(last) != 1:
-        raise ModelError(
-            f"{folder}: no output network of shape {n_features} → {n_features // 2} → 1"
-        )
-    for layer, key in ((model.output1, first[0]), (model.output2, last[0])):
-        fill(layer.weight, get(key).T)
-        fill(layer.bias, get(key[:-1] + "b"))
-    model.set_offsets(scale=float(get("std_per_atom")), mean=float(get("mean_per_atom")))
-    refs = [k for k in tensors if k.endswith("ref/embeddings/W")]
-    if refs:
-        values = np.zeros(MAX_Z)
-        table = tensors[refs[0]].reshape(-1)
-        values[: min(MAX_Z, len(table))] = table[:MAX_Z]
-        model.atomrefs.copy_(torch.from_numpy(values))
-    return model.eval().requires_grad_(False), {
-        k: v for k, v in arguments.items() if isinstance(v, str | int | float | bool)
-    }
+    plain = {k: v for k, v in arguments.items() if isinstance(v, str | int | float | bool)}
+    return model.eval().requires_grad_(False), plain

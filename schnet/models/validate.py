@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from ase import Atoms
-from ase.build import bulk, molecule
 from torch import Tensor
 
 from schnet.data.structures import Batch, Room, Structures, from_atoms
@@ -77,6 +76,8 @@ def _randomised(model: Model) -> Model:
 
 def _structures(cutoff: float | None) -> list[Atoms]:
     """Molecules of several sizes, and crystals where there is a cutoff."""
+    from ase.build import bulk, molecule  # slow to import, and rarely needed
+
     structures = [molecule(name) for name in ("CH3CH2OH", "H2O", "C6H6", "CO")]
     if cutoff is not None:
         structures += [

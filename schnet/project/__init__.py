@@ -13,6 +13,7 @@ from pathlib import Path
 from schnet.data.fetch import missing_in_mirror
 from schnet.errors import ConfigError
 from schnet.figures import check_figure
+from schnet.models import architectures
 from schnet.project.checks import (
     check_cell,
     check_overrides,
@@ -138,6 +139,9 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
         load_experiments(folder),
         load_figures(folder),
     )
+    for name in project.scale.get("architectures", {}):
+        where = f"workflow/scales/{resolved['scale']}.yaml: architectures"
+        known_or_nearest(name, architectures(), "architecture", where)
     for name, experiment in project.experiments.items():
         project.cells[name] = [
             _cell(project, name, row, column)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import yaml
@@ -76,6 +77,9 @@ def load_config(root: Path, values: dict | None = None) -> dict:
     if values.get("run"):  # --config run='{ema: 0.999}' arrives with all values as text
         values["run"] = _typed(values["run"])
     check_run(values.get("run") or {}, f"{CONFIG}: run")
+    for key in ("data_dir", "results_dir"):
+        if values.get(key):  # data/ and data are the same folder
+            values[key] = os.path.normpath(values[key])
     given = {k: v for k, v in values.items() if v is not None}
     return DEFAULT_CONFIG | given
 
@@ -95,8 +99,9 @@ def load_scale(root: Path, name: str) -> dict:
     scale = read_yaml(path)
     validate(scale, "scale", path)
     check_run(scale["run"], f"{path}: run")
-    for protocol, settings in scale.get("protocols", {}).items():
-        check_run(settings, f"{path}: protocols.{protocol}")
+    for part in ("protocols", "architectures"):
+        for key, settings in scale.get(part, {}).items():
+            check_run(settings, f"{path}: {part}.{key}")
     for key, family in scale["families"].items():
         check_run(family.get("run", {}), f"{path}: families.{key}.run")
     return scale
