@@ -280,7 +280,7 @@ def declare(folder, name, **changes):
     ("changes", "place", "hint"),
     [
         ({"kind": "learning_curves"}, "kind", "'learning_curve'"),
-        ({"kind": "style"}, "kind", "known: embedding_pca"),
+        ({"kind": "style"}, "kind", "known: chemical_potential"),
         ({"experiments": ["table_22"]}, "experiments", "'table_2'"),
         ({"experiments": "al"}, "experiments", "'all'"),
         ({"options": {"x_lable": "N"}}, "options", "'x_label'"),
@@ -288,6 +288,8 @@ def declare(folder, name, **changes):
         ({"options": {"labels": {"schnett": "SchNet"}}}, "labels", "'schnet'"),
         ({"kind": "error_histogram", "options": {"panel": "rows"}}, "panel", "'row'"),
         ({"kind": "error_histogram", "options": {"bins": True}}, "bins", "should be like"),
+        ({"kind": "chemical_potential", "options": {"molecules": ["benzen"]}}, "m", "'benzene'"),
+        ({"kind": "chemical_potential_cut", "options": {"probe": "Cc"}}, "probe", "'C'"),
         ({"captoin": "x"}, "captoin", "'caption'"),
     ],
 )

@@ -415,7 +415,9 @@ def test_simulations_follow_the_scale():
     demo, paper = (load_project({"scale": scale}).simulations for scale in ("demo", "paper"))
     (modes,) = demo["c20_modes"]
     assert [m.is_file for m in modes.models] == [False, True]
-    assert modes.model_files == [str(load_project({"scale": "demo"}).runs_of("table_5")[0].model_file)]
+    assert modes.model_files == [
+        str(load_project({"scale": "demo"}).runs_of("table_5")[0].model_file)
+    ]
     beads = [job.settings["beads"] for job in paper["c20_dynamics"]]
     assert beads == [1, 2, 4, 8, 16]
     assert {job.settings["steps"] for job in paper["c20_dynamics"]} == {2_500_000}

@@ -18,7 +18,7 @@ from schnet.data.structures import Batch, from_atoms
 from schnet.engine import why_no_table
 from schnet.engine.table import TableEngine
 from schnet.errors import ConfigError, DataError, ModelError
-from schnet.models.contract import Model
+from schnet.models.contract import MAX_Z, Model
 from schnet.models.schnet import SchNet
 
 PAIRS = 2**15  # pairs at a time: few enough for the features of a pair to stay in a cache
@@ -48,13 +48,13 @@ def local_potential(
         [M] float64 in the unit of the model; of a mean per atom, the probe's share before division.
 
     Raises:
-        ConfigError: no such element.
+        ConfigError: no such element, or one that models do not know.
         DataError: an element or a periodicity that the model was not trained on.
         ModelError: the architecture has no probes, or the model predicts no sum or mean over atoms.
     """
-    if probe not in atomic_numbers:
-        raise ConfigError(f"probe {probe!r}: no such element; use a symbol like C")
-    z = atomic_numbers[probe]
+    z = atomic_numbers.get(probe, 0)
+    if not 0 < z < MAX_Z:
+        raise ConfigError(f"probe {probe!r}: no element that models know; use a symbol like C")
     _check(model, atoms, z)
     model = model.to(device)
     dtype, cutoff = next(model.parameters()).dtype, model.hyperparameters.cutoff
@@ -97,7 +97,7 @@ def _check(model: Model, atoms: Atoms, probe: int) -> None:
     if model.hyperparameters.readout == "dipole":
         raise ModelError(f"{model.target}: a dipole moment is no energy, it has no potential")
     formula = atoms.get_chemical_formula()
-    if trained_on_crystals(model) and not atoms.pbc.all():
+    if trained_on_crystals(model) and not atoms.pbc.any():
         raise DataError(f"{formula}: not periodic, but the model was trained on crystals")
     if atoms.pbc.any() and not trained_on_crystals(model):
         raise DataError(f"{formula}: periodic, but the model was trained on molecules")

@@ -22,14 +22,14 @@ LATTICE_GRAPHITE = {"a": 2.461, "c": 6.708}  # Å, experiment
 NEAREST = {"fcc": math.sqrt(0.5), "bcc": math.sqrt(0.75), "hcp": 1.0, "diamond": math.sqrt(3) / 4}
 
 
-def named_molecule(name: str) -> Atoms:
+def named_molecule(name: str, where: str = "molecules") -> Atoms:
     """A molecule of Fig. 5, or one that ``ase.build.molecule`` knows.
 
     Raises:
-        ConfigError: no such molecule, with the nearest name.
+        ConfigError: no such molecule, with the nearest name; ``where`` begins the message.
     """
     own = {atoms.info["name"]: atoms for atoms in read(MOLECULES, index=":")}
-    known_or_nearest(name, [*own, *g2.names], "molecule", "molecules")
+    known_or_nearest(name, [*own, *g2.names], "molecule", where)
     return own[name] if name in own else molecule(name)
 
 

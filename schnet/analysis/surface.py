@@ -177,6 +177,8 @@ def frame(ax, surface: Surface, rotation: np.ndarray, height: float | None = Non
 
 def limits(values: list[np.ndarray]) -> tuple[float, float]:
     """Ends of a colour scale for all values together: their 2nd and 98th percentile."""
+    if not values:
+        return 0.0, 1.0
     low, high = np.percentile(np.concatenate(values), [2, 98])
     return float(low), float(max(high, low + 1e-9))
 
@@ -226,9 +228,9 @@ def interactive(
     axes = {"visible": False, "showspikes": False}
     scene = {"aspectmode": "data", "xaxis": axes, "yaxis": axes, "zaxis": axes}
     figure.update_scenes(scene)
-    menu = {"type": "buttons", "direction": "right", "buttons": buttons, "x": 0, "y": 1.12}
+    menu = {"type": "buttons", "direction": "right", "buttons": buttons, "x": 0, "y": 1.06}
     figure.update_layout(
-        title=title,
+        title={"text": title, "y": 0.98, "yanchor": "top"},
         coloraxis={"colorscale": scale, "cmin": low, "cmax": high, "colorbar": {"title": label}},
         updatemenus=[{**menu, "xanchor": "left", "yanchor": "bottom"}] if len(names) > 1 else [],
         margin={"l": 10, "r": 10, "b": 10, "t": 130},

@@ -169,14 +169,13 @@ class TableEngine:
         self.table = jets.flatten(1, 2).to(self.basis)
         return self.table
 
-    def _forward(self, batch: Batch, positions: Tensor, table: Tensor):
+    def _contributions(self, batch: Batch, table: Tensor):
         """Contributions of atoms [N], and what a backward pass needs.
 
         That is vectors [P, 3] and distances [P] of the pairs, the pairs in their bins, (y, z) of
         every block and z of the output network, where z is what goes into a shifted softplus.
         """
         m = self.model
-        batch = replace(batch, positions=positions)
         n_neighbours = m.neighbour_counts(batch)
         r = batch.vectors()
         d = r.norm(dim=1)
@@ -194,15 +193,17 @@ class TableEngine:
         z = m.output1(x)
         return m.output2(ssp(z)).squeeze(-1), (r, d, pairs, tape, z)
 
-    def _energy(self, atomwise: Tensor, batch: Batch) -> Tensor:
-        return self.model.scale.to(atomwise.dtype) * self.model.readout(atomwise, batch)
+    def _forward(self, batch: Batch, positions: Tensor, table: Tensor):
+        """Energies [B], and what a backward pass needs, see ``_contributions``."""
+        batch = replace(batch, positions=positions)
+        y, kept = self._contributions(batch, table)
+        return self.model.scale.to(y.dtype) * self.model.readout(y, batch), kept
 
     def __call__(self, batch: Batch, forces: bool):
         """Differentiable energies [B] (without offset) and forces [N, 3] or None."""
         table = filter_jets(self.basis, *filter_weights(self.model)).flatten(1, 2)  # [T, 3 K, F]
         r = batch.positions.detach().requires_grad_() if forces else batch.positions
-        atomwise, (_, _, pairs, *_) = self._forward(batch, r, table)
-        energy = self._energy(atomwise, replace(batch, positions=r))
+        energy, (_, _, pairs, *_) = self._forward(batch, r, table)
         if not forces:
             return energy, None
         (gradient,) = torch.autograd.grad(energy.sum(), r, create_graph=True)
@@ -215,15 +216,14 @@ class TableEngine:
         if forces and self.model.hyperparameters.readout == "dipole":
             raise ConfigError("forces of a dipole moment: not an energy")
         table = self.refresh() if self.table is None else self.table
-        atomwise, kept = self._forward(batch, batch.positions, table)
-        energy = self._energy(atomwise, batch)
+        energy, kept = self._forward(batch, batch.positions, table)
         return energy, (self._forces(batch, table, *kept) if forces else None)
 
     @torch.no_grad()
     def atomwise(self, batch: Batch) -> Tensor:
         """What ``atomwise`` of the model gives, with the table of the last ``refresh``, [N]."""
         table = self.refresh() if self.table is None else self.table
-        return self._forward(batch, batch.positions, table)[0]
+        return self._contributions(batch, table)[0]
 
     def _forces(self, batch: Batch, table: Tensor, r, d, pairs: Pairs, tape, z) -> Tensor:
         """-dE/dr [N, 3] by hand: for one structure PyTorch's bookkeeping costs more than its work.

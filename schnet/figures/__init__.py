@@ -8,6 +8,7 @@ A figure is a file workflow/figures/NAME.yaml. It names its kind, a file schnet/
     draw      (project, figure) -> (matplotlib figure, CSV text);
     uses      (run) -> bool, optional: whether it draws from such a run;
     choose    (runs) -> runs, optional: those of them that it draws from;
+    check     (options, where), optional: raises ConfigError for values that cannot be drawn;
     EXTRAS    optional: suffixes of texts that are written as well, ("html",); draw then returns
               them too, by suffix: (matplotlib figure, CSV text, {"html": text});
     note      (project, figure) -> str, optional: a sentence that the caption ends with.
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schnet.errors import ConfigError, known_or_nearest
-from schnet.figures.results import experiments_of, runs_of
+from schnet.figures.results import experiments_of, options, runs_of
 from schnet.files import write_text
 
 if TYPE_CHECKING:
@@ -57,14 +58,15 @@ def check_figure(
     """
     known_or_nearest(figure["kind"], kinds(), "kind of figure", f"{where}: kind")
     wanted = _experiments(figure, where, experiments)
-    draws = getattr(_kind(figure["kind"]), "DRAWS", None)
+    kind = _kind(figure["kind"])
+    draws = getattr(kind, "DRAWS", None)
     if (draws is None) != ("simulation" not in figure):
         instead = "experiments" if draws is None else "simulation"
         raise ConfigError(f"{where}: a figure of the kind {figure['kind']} draws from {instead}:")
     if draws is not None:
         drawn = [name for name, declared in simulations.items() if declared["kind"] == draws]
         known_or_nearest(figure["simulation"], drawn, f"simulation of {draws}", where)
-    defaults = _kind(figure["kind"]).OPTIONS
+    defaults = kind.OPTIONS
     for name, value in figure.get("options", {}).items():
         place = f"{where}: options"
         known_or_nearest(name, defaults, f"option of {figure['kind']}", place)
@@ -72,6 +74,8 @@ def check_figure(
     labelled = _names({name: experiments[name] for name in wanted})
     for name in figure.get("options", {}).get("labels", {}):
         known_or_nearest(name, labelled, "name to label", f"{where}: options: labels")
+    if hasattr(kind, "check"):
+        kind.check(options(figure, defaults), f"{where}: options")
 
 
 def _experiments(figure: dict, where: str, experiments: dict[str, dict]) -> list[str]:

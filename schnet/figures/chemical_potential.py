@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from ase.data import chemical_symbols
 
-from schnet.errors import SchNetError
+from schnet.errors import SchNetError, known_or_nearest
 from schnet.figures import style
 from schnet.figures.results import options, runs_of, trained_model
 from schnet.run import Run
@@ -25,6 +26,7 @@ OPTIONS = {
     "probe": "C",
     "spacing": 0.12,  # Å, of the grid that surfaces are found on
 }
+DPI = 220  # surfaces are pixels, in the PDF too
 NAMES = {"dtnn": "DTNN", "schnet": "SchNet"}
 
 
@@ -33,6 +35,15 @@ def uses(run: Run) -> bool:
     from schnet.models import model_class
 
     return run.settings.method == "neural" and model_class(run.settings.architecture).probes
+
+
+def check(chosen: dict, where: str) -> None:
+    """Raise ConfigError for a molecule or an element that there is not."""
+    from schnet.analysis.structures import named_molecule
+
+    for name in chosen["molecules"]:
+        named_molecule(name, f"{where}: molecules")
+    known_or_nearest(chosen["probe"], chemical_symbols[1:], "element", f"{where}: probe")
 
 
 def choose(runs: list[Run]) -> list[Run]:
@@ -142,9 +153,9 @@ def _picture(runs, molecules, surfaces, found, label: str):
     inches = 7.4 / sum(widths)  # of 1 Å
     size = (8.6, inches * max(heights) * (len(runs) + 1) + 0.3)
     picture, axes = style.grid(len(runs) + 1, len(molecules), size, width_ratios=widths)
+    picture.set_dpi(DPI)
     everything = [v for of_run, _, _ in found.values() for v in of_run.values()]
-    scale = Normalize(*s.limits(everything)) if everything else Normalize()
-    colours = ScalarMappable(scale, s.COLOURS)
+    colours = ScalarMappable(Normalize(*s.limits(everything)), s.COLOURS)
     for k, name in enumerate(molecules):
         for ax in axes[:, k]:
             s.frame(ax, surfaces[name], turned[name], max(heights))
@@ -156,7 +167,7 @@ def _picture(runs, molecules, surfaces, found, label: str):
                 rgb = colours.to_rgba(values[name])
                 s.draw_surface(axes[row, k], surfaces[name], rgb, turned[name])
             else:
-                style.empty(axes[row, k], refused[name].split(":")[0])
+                style.empty(axes[row, k], f"not drawn:\n{refused[name].split(':')[0]}")
     for row, run in enumerate(runs, start=1):
         axes[row, 0].text(
             -0.06, 0.5, _row_label(run), transform=axes[row, 0].transAxes, rotation=90,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from ase.data import atomic_numbers, chemical_symbols
 
-from schnet.errors import ConfigError
+from schnet.errors import known_or_nearest
 from schnet.figures import style
 from schnet.figures.results import options, runs_of, trained_model
 from schnet.run import Run
@@ -23,6 +23,11 @@ def uses(run: Run) -> bool:
     if settings.method != "neural" or settings.model.get("cutoff") is None:
         return False
     return model_class(settings.architecture).probes
+
+
+def check(chosen: dict, where: str) -> None:
+    """Raise ConfigError for an element that there is not."""
+    known_or_nearest(chosen["probe"], chemical_symbols[1:], "element", f"{where}: probe")
 
 
 def choose(runs: list[Run]) -> list[Run]:
@@ -46,14 +51,9 @@ def crystals(elements: list[int], probe: str):
     Args:
         elements: atomic numbers that the model was trained on.
         probe: symbol of the element of the probe.
-
-    Raises:
-        ConfigError: no such element.
     """
     from schnet.analysis.structures import close_packed, diamond, graphite
 
-    if probe not in atomic_numbers:
-        raise ConfigError(f"options: probe: {probe!r}: no such element; use a symbol like C")
     if {atomic_numbers["C"], atomic_numbers[probe]} <= set(elements):
         return probe, {"graphite (0001)": graphite(), "diamond (001)": diamond()}
     symbol = chemical_symbols[min(elements)]

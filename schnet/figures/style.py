@@ -52,14 +52,10 @@ def panels(count: int, *, columns: int, width: float, height: float):
     Returns:
         The figure and a list of its axes.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     columns = max(1, min(columns, count))
     rows = max(1, math.ceil(count / columns))
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    figure, table = grid(rows, columns, (width * columns, height * rows))
+    axes = list(table.flat)
     for ax in axes[max(1, count) :]:
         ax.remove()
     if count == 0:

@@ -79,7 +79,6 @@ def write_model(
             "periodic": inputs.store.periodic,
             "steps": state.step,
             "distances": [round(d, 3) for d in distances],
-            "periodic": inputs.store.periodic,
         },
         alternatives={kind: w for kind, w in weights.items() if kind != state.selected},
     )
