@@ -411,6 +411,9 @@ def test_two_runs_in_one_directory_are_refused(workflow, monkeypatch):
 
 
 # ---- simulations ---------------------------------------------------------------------------------
+MODEL = {"experiment": "table_5", "row": "T3_F64_rho0.01", "column": "forces", "label": "a"}
+
+
 def test_simulations_follow_the_scale():
     demo, paper = (load_project({"scale": scale}).simulations for scale in ("demo", "paper"))
     (modes,) = demo["c20_modes"]
@@ -440,7 +443,7 @@ def test_a_simulation_does_not_move_with_its_folders():
         ({"settings": {"steps": 5, "fmax": 0.1}}, "no setting of pimd 'fmax'"),
         ({"settings": {"step": 5}}, "unknown key 'step'; did you mean 'steps'"),
         ({"beads": [0]}, "0 is less than"),
-        ({"models": {"a": {"label": "a", "experiment": "table_5", "row": "T3", "column": "forces"}}},
+        ({"models": {"a": MODEL | {"row": "T3"}}},
          "no row 'T3'; did you mean"),
         ({"models": {"a": {"label": "a", "released": "force_model"}}}, "nothing is released"),
     ],
@@ -450,9 +453,8 @@ def test_typos_in_a_simulation(workflow, change, message):
     content = read_yaml(scale)
     del content["simulations"]["c20_dynamics"]
     path = workflow / "workflow/simulations/c20_dynamics.yaml"
-    model = {"experiment": "table_5", "row": "T3_F64_rho0.01", "column": "forces", "label": "a"}
     write_yaml(scale, content)
-    write_yaml(path, read_yaml(path) | {"models": {"a": model}} | change)
+    write_yaml(path, read_yaml(path) | {"models": {"a": MODEL}} | change)
     with pytest.raises(ConfigError, match=rf"c20_dynamics.yaml: .*{message}"):
         load_project({"scale": "demo"}, workflow)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from schnet.errors import ConfigError
 from schnet.figures import style
 from schnet.figures.results import options
 
@@ -120,3 +121,10 @@ def draw(project: Project, figure: dict):
     axes[0].legend(fontsize=7.5)
     picture.supxlabel(_statement(tables), fontsize=7, ha="left", x=0.01)
     return picture, pd.concat(rows)[columns].to_csv(index=False)
+
+
+def check(chosen: dict, where: str) -> None:
+    """Raise ConfigError where numbers of beads are none."""
+    for beads in chosen["beads"]:
+        if not isinstance(beads, int) or beads < 1:
+            raise ConfigError(f"{where}: beads: {beads!r} is not a whole number from 1")
