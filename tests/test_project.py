@@ -443,8 +443,8 @@ def test_a_simulation_does_not_move_with_its_folders():
         ({"settings": {"steps": 5, "fmax": 0.1}}, "no setting of pimd 'fmax'"),
         ({"settings": {"step": 5}}, "unknown key 'step'; did you mean 'steps'"),
         ({"beads": [0]}, "0 is less than"),
-        ({"models": {"a": MODEL | {"row": "T3"}}},
-         "no row 'T3'; did you mean"),
+        ({"models": {"a": MODEL | {"row": "T3_F64"}}},
+         "no row 'T3_F64'; did you mean"),
         ({"models": {"a": {"label": "a", "released": "force_model"}}}, "nothing is released"),
     ],
 )  # fmt: skip
