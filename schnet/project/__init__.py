@@ -123,6 +123,18 @@ class Project:
         known_or_nearest(path, jobs, "simulation", "results")
         return jobs[path]
 
+    def why_no_data(self, dataset: str) -> str:
+        """Why a data set cannot be had at this scale; or ''."""
+        scale, source = self.config["scale"], self.sources[dataset]
+        if self.family(dataset) is None:
+            return f"{dataset} is in no family of the scale {scale}"
+        if self.made_up:
+            return "" if "reference" in source else f"{dataset} cannot be made at the scale {scale}"
+        if not source.get("files"):
+            return f"{dataset} has no upstream files"
+        absent = missing_in_mirror(source, self.config["mirror"])
+        return f"{', '.join(absent[:2])} is not in the mirror" if absent else ""
+
     def family(self, dataset: str) -> dict | None:
         """What the scale says of a data set: the entry of its name, or of the part before '_'."""
         families = self.scale["families"]
@@ -216,17 +228,9 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
 
 def _why_missing(project: Project, dataset: str, nominal: int, size: int | None) -> str:
     """Why a scale has no runs for a data set and the size that an experiment names; or ''."""
-    scale, source = project.config["scale"], project.sources[dataset]
-    if project.family(dataset) is None:
-        return f"{dataset} is in no family of the scale {scale}"
-    if size is None:
-        return f"N = {nominal:,} is not part of the scale {scale}"
-    if project.made_up:
-        return "" if "reference" in source else f"{dataset} cannot be made at the scale {scale}"
-    if not source.get("files"):
-        return f"{dataset} has no upstream files"
-    absent = missing_in_mirror(source, project.config["mirror"])
-    return f"{', '.join(absent[:2])} is not in the mirror" if absent else ""
+    if project.family(dataset) is not None and size is None:
+        return f"N = {nominal:,} is not part of the scale {project.config['scale']}"
+    return project.why_no_data(dataset)
 
 
 def _repeats(project: Project) -> int:

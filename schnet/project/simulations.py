@@ -82,7 +82,7 @@ class Simulation:
 
 
 def resolve(project: Project, name: str, declared: dict) -> list[Simulation]:
-    """The jobs of a simulation at the project's scale; none where no model of it exists there.
+    """The jobs of a simulation at the project's scale; none where its data or models are not there.
 
     Raises:
         ConfigError: an unknown data set, experiment, row, column or setting; a missing setting.
@@ -101,6 +101,8 @@ def resolve(project: Project, name: str, declared: dict) -> list[Simulation]:
     for key in NEEDED[kind]:
         if key not in both["settings"]:
             raise ConfigError(f"{where}: settings: {key} must be given")
+    if project.why_no_data(dataset):
+        return []
     models = [_model(project, key, entry, dataset, where) for key, entry in both["models"].items()]
     found = tuple(model for model in models if model is not None)
     if not found or (kind == "modes" and models[0] is None):
