@@ -23,8 +23,9 @@ from schnet.cli import main
 from schnet.data.structures import from_atoms
 from schnet.errors import ConfigError, DataError, ModelError
 from schnet.figures import chemical_potential, chemical_potential_cut, filters
-from schnet.models import build, save_model
+from schnet.models import build, save_model, validate_model
 from schnet.models.contract import BaseHyperparameters, Model
+from schnet.models.dtnn import DTNN
 from schnet.models.schnet import ssp
 
 CUTOFF = 4.2
@@ -215,6 +216,19 @@ def test_what_cannot_be_probed_is_refused():
         local_potential(random_model(readout="dipole"), water, origin)
     with pytest.raises(ModelError, match="this architecture has no probe atoms"):
         local_potential(Deaf(BaseHyperparameters()), water, origin)
+
+
+class Loud(DTNN):
+    """Claims to have probes, but lets them be heard."""
+
+    def atomwise(self, batch):
+        return super().atomwise(replace(batch, sends=None))
+
+
+def test_a_model_that_claims_probes_is_checked():
+    validate_model("dtnn")
+    with pytest.raises(ModelError, match="probes: the outputs of atoms beside a moved probe"):
+        validate_model(Loud())
 
 
 @pytest.mark.parametrize("name", FIGURE_5)

@@ -152,8 +152,7 @@ def _picture(runs, molecules, surfaces, found, label: str):
     widths, heights, _ = zip(*extent, strict=True)
     inches = 7.4 / sum(widths)  # of 1 Å
     size = (8.6, inches * max(heights) * (len(runs) + 1) + 0.3)
-    picture, axes = style.grid(len(runs) + 1, len(molecules), size, width_ratios=widths)
-    picture.set_dpi(DPI)
+    picture, axes = style.grid(len(runs) + 1, len(molecules), size, dpi=DPI, width_ratios=widths)
     everything = [v for of_run, _, _ in found.values() for v in of_run.values()]
     colours = ScalarMappable(Normalize(*s.limits(everything)), s.COLOURS)
     for k, name in enumerate(molecules):

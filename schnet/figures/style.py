@@ -63,12 +63,13 @@ def panels(count: int, *, columns: int, width: float, height: float):
     return figure, axes[: max(1, count)]
 
 
-def grid(rows: int, columns: int, size: tuple[float, float], **ratios):
+def grid(rows: int, columns: int, size: tuple[float, float], *, dpi: float | None = None, **ratios):
     """A figure with a table of panels, all of them used.
 
     Args:
         rows, columns: of the table.
         size: width and height in inches.
+        dpi: of the picture, and of what is pixels in the PDF; None: as all figures.
         ratios: width_ratios, height_ratios.
 
     Returns:
@@ -77,7 +78,7 @@ def grid(rows: int, columns: int, size: tuple[float, float], **ratios):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=ratios)
 
