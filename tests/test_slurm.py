@@ -174,7 +174,7 @@ def prepared(tmp_path, data):
 
 
 def settings(steps):
-    return {"steps": steps, "checkpoint_interval": min(steps, 500), "validation_interval": 500}
+    return {"steps": steps, "checkpoint_interval": min(steps, 200), "validation_interval": 500}
 
 
 def training(checkout, steps, n_train=100):
@@ -292,7 +292,7 @@ def kill_training(checkout) -> bool:
 
 def test_accidents_do_not_change_the_result(cluster, checkout, tmp_path_factory):
     """scancel of a training, SIGKILL of another's process: both continue to the same bits."""
-    steps = 10_000
+    steps = 4_000
     process = start(command(steps), checkout, cluster)
 
     def checkpoints():
@@ -401,7 +401,7 @@ def test_upstream_data_to_report(cluster, checkout, mirror, tmp_path_factory):
 
 
 def test_main_process_killed_and_started_again(cluster, prepared):
-    process = start(command(3000), prepared, cluster)
+    process = start(command(2000), prepared, cluster)
     wait_for(lambda: any("train" in c for _, c in queue(cluster)), process)
     process.kill()
     process.wait()
@@ -411,8 +411,8 @@ def test_main_process_killed_and_started_again(cluster, prepared):
         time.sleep(0.5)
     finished = {p: p.stat().st_mtime_ns for p in prepared.glob("results/demo/runs/**/model.pt")}
     assert finished
-    assert run([*command(3000), "--unlock"], prepared, cluster).returncode == 0
-    done = run(command(3000), prepared, cluster)
+    assert run([*command(2000), "--unlock"], prepared, cluster).returncode == 0
+    done = run(command(2000), prepared, cluster)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (prepared / "results/demo/tables/table_2.md").exists()
     assert all(p.stat().st_mtime_ns == t for p, t in finished.items())  # nothing was trained twice
@@ -436,8 +436,8 @@ def test_time_limit(cluster, prepared):
     # SLURM looks at limits about every half minute: the training must last longer than that
     process = start(
         command(
-            200_000,
-            targets=[f"results/demo/runs/{training(prepared, 200_000)}/model.pt"],
+            40_000,
+            targets=[f"results/demo/runs/{training(prepared, 40_000)}/model.pt"],
             device="auto",
         ),
         prepared,
@@ -460,7 +460,7 @@ def test_time_limit(cluster, prepared):
     subprocess.run(
         ["scontrol", "update", f"JobId={job}", "TimeLimit=0:01"], env=cluster, check=True
     )
-    log = training_log(prepared, 200_000)
+    log = training_log(prepared, 40_000)
     wait_for(lambda: "checkpoint written at step" in log.read_text(), process)
     wait_for(lambda: "continuing from step" in log.read_text(), process)
     output = process.communicate(timeout=PATIENCE)[0]
@@ -487,8 +487,8 @@ def test_two_trainings_share_a_job_and_one_fails(cluster, prepared, tmp_path_fac
 
 def test_node_lost_and_back(cluster, prepared):
     """SLURM requeues the job by itself; the training continues from its checkpoint."""
-    target = f"results/demo/runs/{training(prepared, 50_000)}"
-    process = start(command(50_000, targets=[f"{target}/model.pt"]), prepared, cluster)
+    target = f"results/demo/runs/{training(prepared, 6_000)}"
+    process = start(command(6_000, targets=[f"{target}/model.pt"]), prepared, cluster)
     wait_for(
         lambda: (
             any("train" in c for _, c in queue(cluster))
@@ -510,6 +510,6 @@ def test_node_lost_and_back(cluster, prepared):
     output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 0, output
     assert (
-        "continuing from step" in training_log(prepared, 50_000).read_text()
+        "continuing from step" in training_log(prepared, 6_000).read_text()
         and (prepared / target / "model.pt").exists()
     )
