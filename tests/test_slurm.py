@@ -250,10 +250,14 @@ STARTED = []
 
 
 @pytest.fixture(autouse=True)
-def no_process_left():
+def nothing_left(cluster):
+    """A test that failed leaves no process and no job behind that would disturb the next."""
     yield
     while STARTED:
         STARTED.pop().kill()
+    jobs = subprocess.run(["squeue", "-h", "-o", "%A"], env=cluster, capture_output=True, text=True)
+    if jobs.stdout.split():
+        subprocess.run(["scancel", *jobs.stdout.split()], env=cluster, check=False)
 
 
 def start(arguments, checkout, environment):
