@@ -134,8 +134,10 @@ def test_neighbour_lists_are_reused_and_give_the_same():
     atoms = crystal()
     kept, model = SchNetCalculator(crystal_model()), crystal_model()
     rng = np.random.default_rng(0)
-    for _ in range(30):
+    for k in range(30):
         atoms.positions += rng.normal(0, 0.02, atoms.positions.shape)
+        if k % 10 == 5:
+            atoms.set_cell(atoms.cell.array * [1.01, 1.0, 0.995], scale_atoms=True)
         atoms.calc = SchNetCalculator(model)
         fresh = atoms.get_potential_energy(), atoms.get_forces()
         atoms.calc = kept
@@ -469,6 +471,16 @@ def test_refusals(model_file, ethanol, tmp_path, caplog):
     for run in (relax, SchNetCalculator):
         with pytest.raises(DataError, match=r"atoms 2 and 3 are 0.14 Å apart, closer than 0.3 Å"):
             run(close, model_file) if run is relax else run(model_file).get_forces(close)
+    lost = ethanol.copy()
+    lost.positions[5, 1] = np.nan
+    with pytest.raises(DataError, match=r"not a finite number \(atoms 0 and 5\)"):
+        SchNetCalculator(model_file).get_forces(lost)
+    lost = crystal()
+    calculator = SchNetCalculator(crystal_model())
+    calculator.get_forces(lost)
+    lost.positions[5, 1] = np.nan
+    with pytest.raises(DataError, match="position of atom 5 is not a finite number"):
+        calculator.get_forces(lost)
     double = SchNetCalculator(in_double(model_file))
     with pytest.raises(DataError, match="atoms 2 and 3"):
         double.get_forces(close)
