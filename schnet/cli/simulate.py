@@ -160,11 +160,11 @@ def _add_dynamics(p, interval: int, checkpoint: int):
     p.add_argument("--timestep", type=float, default=0.5, help="fs (default: 0.5)")
     p.add_argument("--temperature", type=float, default=300.0, help="K (default: 300)")
     p.add_argument(
-        "--interval", type=int, default=interval, help=f"steps a frame (default: {interval})"
+        "--interval", type=int, default=interval, help=f"steps between frames (default: {interval})"
     )
     p.add_argument(
         "--checkpoint", type=int, default=checkpoint,
-        help=f"steps a checkpoint (default: {checkpoint})",
+        help=f"steps between checkpoints (default: {checkpoint})",
     )  # fmt: skip
     p.add_argument("--seed", type=int, default=0, help="of velocities and noise (default: 0)")
 

@@ -83,13 +83,16 @@ class Predictor:
         d = batch.distances()
         if not len(d):
             return
-        pair = int(d.argmin())
+        pair = int(d.argmin())  # the first that is not a number, where there is one
         lo, hi = d[pair].item(), d.max().item()
-        if not (lo > 1e-3 and hi < 1e4):  # also where it is not a number
-            raise DataError("two atoms are at the same place, or a position is not a finite number")
+        first = int(batch.atom_ptr[batch.structure[batch.i[pair].long()]])
+        i, j = int(batch.i[pair]) - first, int(batch.j[pair]) - first
+        if not (lo > 1e-3 and hi < 1e4):
+            raise DataError(
+                "two atoms are at the same place, or a position is not a finite number "
+                f"(atoms {i} and {j})"
+            )
         if self.shortest is not None and lo < self.shortest:
-            first = int(batch.atom_ptr[batch.structure[batch.i[pair].long()]])
-            i, j = int(batch.i[pair]) - first, int(batch.j[pair]) - first
             raise DataError(
                 f"atoms {i} and {j} are {lo:.2f} Å apart, closer than {self.shortest} Å: refused"
             )

@@ -1,1 +1,1 @@
-"""Trained models in molecular dynamics."""
+"""Trained models at work: relaxation, normal modes, dynamics, path integrals."""

@@ -22,8 +22,7 @@ class SchNetCalculator(Calculator):
     Several models give the mean of their results, and the properties ``energy_std`` (eV),
     ``forces_std`` [n, 3] (eV/Å) and, where stress was asked for, ``stress_std`` [6] (eV/Å³): the
     sample standard deviation over the models (divided by M - 1), component by component. Read them
-    with ``calc.get_property("forces_std", atoms)`` or from ``calc.results``; they are no
-    ``get_property`` of a single model.
+    with ``calc.get_property("forces_std", atoms)`` or from ``calc.results``. One model has none.
 
     Args:
         models: path of a model file, a model from ``schnet.models.load_model``, or several of them.

@@ -130,8 +130,11 @@ class Growing:
         return self.size
 
     def close(self) -> None:
-        """Close the file."""
-        self.file.close()
+        """Close the file; SchNetError when the disk is full."""
+        try:
+            self.file.close()
+        except OSError as error:
+            raise self._full(error) from error
 
     def _full(self, error) -> SchNetError:
         return SchNetError(

@@ -105,18 +105,21 @@ def _hessian(atoms: Atoms, model: Model) -> np.ndarray:
 def finite_difference_hessian(
     evaluate: Evaluate, positions: np.ndarray, step: float = STEP
 ) -> np.ndarray:
-    """d²E/dr² [3n, 3n] in eV/Å² from central differences of forces.
+    """d²E/dr² [3n, 3n] in eV/Å² from central differences of forces, the six of an atom at a time.
 
     Args:
-        evaluate: energies and forces at positions [6n, n, 3], see ``potential``.
+        evaluate: energies and forces at positions [6, n, 3], see ``potential``.
         positions: [n, 3] in Å.
         step: displacement in Å.
     """
     n = positions.size
     moves = step * np.eye(n).reshape(n, *positions.shape)
-    _, forces = evaluate(np.concatenate([positions + moves, positions - moves]))
-    forces = forces.reshape(2, n, n)
-    h = (forces[1] - forces[0]) / (2 * step)
+    rows = []
+    for three in np.split(moves, len(positions)):
+        _, forces = evaluate(np.concatenate([positions + three, positions - three]))
+        forces = forces.reshape(2, 3, n)
+        rows.append((forces[1] - forces[0]) / (2 * step))
+    h = np.concatenate(rows)
     return 0.5 * (h + h.T)
 
 
@@ -189,7 +192,7 @@ def normal_modes(
         options = {"device": options.get("device", "cpu"), "engine": "reference"}
         h = hessian(atoms, models, options["device"])
     else:
-        evaluate = potential(models, atoms, 6 * len(atoms), **options)
+        evaluate = potential(models, atoms, 6, **options)
         h = finite_difference_hessian(evaluate, atoms.positions)
     evaluate = potential(models, atoms, 1, **options)
     fmax = float(np.linalg.norm(evaluate(atoms.positions[None])[1][0], axis=1).max())

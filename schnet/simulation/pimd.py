@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
-from ase import Atoms
+from ase import Atoms, units
 
 from schnet.errors import ConfigError, DataError, known_or_nearest
 from schnet.files import atomic, write_text
@@ -31,7 +31,7 @@ PROPERTIES = {
     "potential_eV": ("potential", "energy", "electronvolt"),
     "kinetic_md_eV": ("kinetic_md", "energy", "electronvolt"),
 }
-FORCE = 1e9  # steps that i-PI is told to do; the loop here ends earlier
+FOREVER = 10**9  # steps that i-PI is told to do; the loop here ends earlier
 
 #: what the module ipi_pes, which i-PI loads as a file, finds its work in
 evaluators: dict[str, Evaluate] = {}
@@ -84,7 +84,7 @@ def input_xml(
     q = np.tile(atoms.positions.ravel(), beads) * angstrom
     return f"""<simulation verbosity='quiet' threading='False' floatformat='%.17e'>
   <output prefix='unused'></output>
-  <total_steps>{FORCE:.0f}</total_steps>
+  <total_steps>{FOREVER}</total_steps>
   <prng><seed>{seed}</seed></prng>
   <ffdirect name='schnet' threaded='False' pbc='False'>
     <pes>custom</pes>
@@ -236,7 +236,7 @@ class _Run:
         beads = self.system.beads
         p = dstrip(beads.p)
         kinetic = 0.5 * p * p / dstrip(beads.m3)
-        limit = HOT * 1.5 * 3.1668e-6 * self.beads  # Hartree for each K
+        limit = HOT * 1.5 * units.kB / units.Hartree * self.beads  # for each K
         if kinetic.max() < limit * max(self.settings["temperature"], HOT_AT_LEAST):
             return
         atom = int(np.argmax(kinetic.max(0))) // 3
@@ -372,6 +372,9 @@ def pimd(
     try:
         run.open(key)
         run.advance(steps, checkpoint)
+    except Exploded:
+        run.finish()
+        raise
     finally:
         del evaluators[key]
     run.finish()

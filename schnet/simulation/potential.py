@@ -16,7 +16,7 @@ from torch import Tensor
 from schnet.data.neighbours import checked_pairs
 from schnet.data.structures import Batch, from_atoms
 from schnet.engine.inference import Predictor
-from schnet.errors import ConfigError, ModelError
+from schnet.errors import ConfigError, DataError, ModelError
 from schnet.models import Model, load_model
 from schnet.models.files import kind_of
 from schnet.units import factor
@@ -98,7 +98,7 @@ class NeighbourList:
             where: the structure's name in errors.
 
         Raises:
-            DataError: an atom of a crystal has no neighbour.
+            DataError: an atom of a crystal has no neighbour, or a position is not a number.
         """
         if self._outdated(positions, cell):
             self._search(positions, cell, where)
@@ -114,9 +114,13 @@ class NeighbourList:
         if cell is not None and (cell != self._cell).any():
             return True
         moved = positions - self._reference
-        return bool(np.einsum("nc,nc->n", moved, moved).max() > (0.5 * self.skin) ** 2)
+        near = np.einsum("nc,nc->n", moved, moved).max() <= (0.5 * self.skin) ** 2
+        return not near  # also where a position is not a number
 
     def _search(self, positions, cell, where) -> None:
+        if not np.isfinite(positions).all():
+            atom = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
+            raise DataError(f"{where}: the position of atom {atom} is not a finite number")
         i, j, images = checked_pairs(positions, cell, self.cutoff + self.skin, where)
         backwards = (i > j) | ((i == j) & (_leading_sign(images) < 0))
         i, j = np.where(backwards, j, i), np.where(backwards, i, j)

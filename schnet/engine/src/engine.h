@@ -127,8 +127,9 @@ struct Engine {
 
   void make_chunks() {
     const int64_t B = batch.n_structures, *ap = batch.atom_ptr, *pp = batch.pair_ptr;
-    // of about 80 atoms, which fit the cache, and as many for every thread
-    const int64_t each = std::max<int64_t>(1, batch.n_atoms / (80 * n_threads)), wanted = std::min(B, each * n_threads);
+    // of about 80 atoms (160 where nothing is kept), which fit the cache, and as many for every thread
+    const int64_t fitting = (kept ? 80 : 160) * n_threads, each = std::max<int64_t>(1, batch.n_atoms / fitting);
+    const int64_t wanted = std::min(B, each * n_threads);
     auto cost = [&](int64_t b) { return (double)ap[b] + 0.25 * pp[b]; };  // of the structures before b
     chunks.clear();
     int64_t b0 = 0;

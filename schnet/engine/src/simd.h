@@ -28,7 +28,9 @@ typedef float vec_unaligned __attribute__((vector_size(W * 4), aligned(4), may_a
 
 inline vec load(const float* p) { return *(const vec_unaligned*)p; }
 inline void store(float* p, vec v) { *(vec_unaligned*)p = v; }
-inline vec splat(float x) { return vec{} + x; }
+// minus zero: adding it would be an instruction, since -0 + 0 is not -0
+inline vec splat(float x) { return x - vec{}; }
+#if defined(__clang__)
 inline float sum(vec v) {
   float s[W];
   std::memcpy(s, &v, sizeof v);
@@ -36,6 +38,19 @@ inline float sum(vec v) {
     for (int i = 0; i < n; i++) s[i] += s[i + n];
   return s[0];
 }
+#else  // GCC would do that in memory, number by number
+template <int N>
+inline vec fold(vec v) {  // v[i] += v[i ^ n] for n = N, N / 2, …, 1
+  if constexpr (N > 0) {
+    ivec other;
+#pragma GCC unroll 16
+    for (int i = 0; i < W; i++) other[i] = i ^ N;
+    return fold<N / 2>(v + __builtin_shuffle(v, other));
+  }
+  return v;
+}
+inline float sum(vec v) { return fold<W / 2>(v)[0]; }
+#endif
 inline vec select(ivec mask, vec a, vec b) { return mask ? a : b; }
 inline vec max0(vec x) { return select(x > vec{}, x, vec{}); }
 
