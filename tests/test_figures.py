@@ -83,6 +83,29 @@ def write_model(run):
     save_model(run.model_file, model, target=run.settings.target, unit=unit, provenance=about)
 
 
+def write_simulation(job):
+    """A finished simulation: modes with known differences, or atoms around a ring that breathes."""
+    job.folder.mkdir(parents=True)
+    if job.kind == "modes":
+        modes = pd.DataFrame({"mode": [1, 2], "frequency_cm-1": [100.0, 200.0], "degeneracy": 1})
+        modes.to_csv(job.folder / "modes.csv", index=False)
+        compared = pd.DataFrame({"mode": [1, 2], "reference_cm-1": [100.0, 200.0]})
+        compared["other_cm-1"], compared["difference_percent"] = [110.0, 190.0], [10.0, -5.0]
+        compared.assign(overlap=1.0).to_csv(job.folder / "comparison_1.csv", index=False)
+        job.result.touch()
+        return
+    beads, rng = job.settings["beads"], np.random.default_rng(0)
+    angles = 2 * np.pi * np.arange(6) / 6
+    ring = 1.4 * np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1)
+    size = 1 + 0.001 * beads + 0.02 * rng.normal(size=(50, beads, 1, 1))
+    with h5py.File(job.result, "w") as h5:
+        h5["positions"], h5["numbers"], h5["pbc"] = size * ring, np.full(6, 6), np.zeros(3, bool)
+        h5["log/time_ps"] = 0.01 * np.arange(50)
+        h5["log/temperature_K"] = rng.normal(300, 10, 50)
+        for name in ("potential_eV", "conserved_eV", "kinetic_cv_eV"):
+            h5[f"log/{name}"] = rng.normal(0, 0.1, 50)
+
+
 def drawn(project, name, folder):
     """The data of a rendered figure."""
     figures.render(project, name, folder / f"{name}.png")
@@ -99,6 +122,9 @@ def complete(tmp_path_factory):
     with_models = {run.path for name in MODELS for run in project.runs_of(name)}
     for run in project.runs.values():
         write_run(run, with_model=run.path in with_models)
+    for jobs in project.simulations.values():
+        for job in jobs:
+            write_simulation(job)
     return project
 
 
@@ -118,6 +144,8 @@ def test_every_figure_from_some_runs(name, tmp_path):
     with_models = {run.path for name in MODELS for run in project.runs_of(name)}
     for path in there:
         write_run(project.runs[path], with_model=path in with_models)
+    for jobs in project.simulations.values():
+        write_simulation(jobs[0])
     data = drawn(project, name, tmp_path)
     assert len(data)
     if "run" in data:
@@ -130,6 +158,23 @@ def test_every_figure_without_runs(name, tmp_path, caplog):
     assert f"{name}: nothing that it is drawn from is there at the scale demo" in caplog.text
     for column in {"mae", "count", "loss", "predicted"} & set(data):
         assert data[column].isna().all()
+
+
+def test_normal_modes_of_every_model_stand_beside_the_reference(complete, tmp_path):
+    data = drawn(complete, "figure_7", tmp_path)
+    assert set(data["model"]) == {"GFN2-xTB", "SchNet, T=3, F=64"}
+    other = data[data["model"] != "GFN2-xTB"]
+    assert list(other["difference_percent"]) == [10.0, -5.0]
+
+
+def test_dynamics_are_compared_by_number_of_beads(complete, tmp_path):
+    data = drawn(complete, "figure_8", tmp_path)
+    assert set(data["beads"]) == {1, 8}
+    assert set(data["distribution"]) == {"nearest", "diameter", "pairs"}
+    for _, curve in data.groupby(["distribution", "beads"]):
+        width = curve["r"].diff().median()
+        assert (curve["density"] * width).sum() == pytest.approx(1)
+    assert set(drawn(complete, "figure_11", tmp_path)["beads"]) == {1, 2, 8}
 
 
 def test_learning_curve_shows_errors_of_repeats_only(tmp_path):
@@ -283,6 +328,7 @@ def declare(folder, name, **changes):
         ({"kind": "style"}, "kind", "known: chemical_potential"),
         ({"experiments": ["table_22"]}, "experiments", "'table_2'"),
         ({"experiments": "al"}, "experiments", "'all'"),
+        ({"kind": "dynamics"}, "dynamics", "draws from simulation:"),
         ({"options": {"x_lable": "N"}}, "options", "'x_label'"),
         ({"options": {"x_label": 3}}, "x_label", "should be like"),
         ({"options": {"labels": {"schnett": "SchNet"}}}, "labels", "'schnet'"),
