@@ -519,6 +519,20 @@ def test_training_tells_what_the_model_has_seen(toy_run, tmp_path, caplog):
     assert sum(r.message.startswith(expected) for r in caplog.records) == 1
 
 
+def test_models_of_molecules_are_no_models_of_crystals(caplog):
+    for periodic, atoms, message in (
+        (False, crystal(), "Cl4Na4 is periodic; the model was trained on molecules"),
+        (True, molecule("C2H2"), "C2H2 is not periodic; the model was trained on crystals"),
+        (False, molecule("C2H4"), None),
+    ):
+        model = crystal_model()
+        model.provenance = {"periodic": periodic}
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "schnet"):
+            SchNetCalculator(model).get_potential_energy(atoms)
+        assert [r.message for r in caplog.records] == ([message] if message else [])
+
+
 def load_model_that_knows(symbols):
     model = random_model().eval()
     model.set_elements(Atoms(symbols).numbers)

@@ -345,11 +345,12 @@ def warn_of_strangers(model: Model, atoms: Atoms, shortest: float) -> None:
             f"closer than {seen:.2f} Å"
         )
     crystals = model.provenance.get("periodic")
-    if atoms.pbc.any() or crystals is False:
-        return
-    if crystals:
+    if atoms.pbc.any():
+        if crystals is False:
+            _warn_once(f"{formula} is periodic; the model was trained on molecules")
+    elif crystals:
         _warn_once(f"{formula} is not periodic; the model was trained on crystals")
-    elif model.hyperparameters.cutoff is not None:
+    elif crystals is None and model.hyperparameters.cutoff is not None:
         _warn_once(
             f"{formula} is not periodic, and the model has a cutoff of "
             f"{model.hyperparameters.cutoff} Å: if it was trained on crystals, it knows nothing of "
