@@ -360,6 +360,10 @@ def test_upstream_data_to_report(cluster, checkout, mirror, tmp_path_factory):
     )  # crystals: the other tests
     scale["families"]["c20"]["generate"] = {"trajectories": 2, "frames": 100}
     scale["resources"]["runtime"] = 30
+    scale["simulations"] = {
+        "c20_dynamics": {"beads": [1, 2], "settings": {"steps": 40, "interval": 10}},
+        "c20_modes": {"models": {"xtb": {"calculator": "gfn2-xtb", "label": "GFN2-xTB"}}},
+    }
     scale["run"] |= {"steps": 40, "validation_interval": 20, "checkpoint_interval": 20}
     write_yaml(path, scale)
     resources = ["--set-resources", "distil:runtime=30"]
@@ -383,7 +387,7 @@ def test_upstream_data_to_report(cluster, checkout, mirror, tmp_path_factory):
     assert done.returncode == 0, done.stdout + done.stderr
     results = checkout / "results/small"
     text = (results / "report.html").read_text()
-    assert "<h2>Table V" in text and "id='figure_9'" in text
+    assert "<h2>Table V" in text and "id='figure_9'" in text and "id='figure_11'" in text
     made = {p.relative_to(results / "runs").parts[0] for p in results.glob("runs/**/metrics.json")}
     assert made == {"qm9", "md17_ethanol", "md17_uracil", "c20"}
     output = done.stdout + done.stderr

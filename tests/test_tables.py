@@ -13,7 +13,7 @@ from schnet import plan, provenance, report, tables
 from schnet.compare import compare
 from schnet.data import census
 from schnet.errors import ConfigError, SchNetError
-from schnet.files import write_json, write_yaml
+from schnet.files import read_yaml, write_json, write_yaml
 from schnet.project import load_project
 from schnet.tables.writers import latex_text
 from schnet.units import factor
@@ -476,9 +476,13 @@ def test_plan_of_a_method_without_steps(workflow, tmp_path, capsys):
 def test_plan_measures_where_asked(workflow, tmp_path, capsys):
     for path in (workflow / "workflow" / "figures").glob("*.yaml"):
         path.unlink()
+    for path in (workflow / "workflow" / "simulations").glob("*.yaml"):
+        path.unlink()
     for path in (workflow / "workflow" / "experiments").glob("*.yaml"):
         if path.stem != "table_2":
             path.unlink()
+    demo = workflow / "workflow" / "scales" / "demo.yaml"
+    write_yaml(demo, {k: v for k, v in read_yaml(demo).items() if k != "simulations"})
     project = open_project(workflow, tmp_path)
     plan.show(project)
     assert "without a measurement" in capsys.readouterr().out

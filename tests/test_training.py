@@ -568,7 +568,7 @@ def test_a_finished_run_is_not_overwritten(toy_run, tmp_path):
 @pytest.mark.parametrize("content", ["", "run: {}\n", "run: {a: 1}\nexecution: {}\ndata: 3\n"])
 def test_a_damaged_run_file_is_one_sentence(tmp_path, content):
     (tmp_path / "run.yaml").write_text(content)
-    with pytest.raises(ConfigError, match="run.yaml: is not the run.yaml of a finished run"):
+    with pytest.raises(ConfigError, match=r"run.yaml: .*; delete the directory to train"):
         evaluate(tmp_path)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import pkgutil
+import sys
 from difflib import get_close_matches
 
 from schnet.errors import ConfigError, known_or_nearest
@@ -13,18 +13,19 @@ from schnet.models.contract import BaseHyperparameters, Model, hyperparameter_na
 NO_ARCHITECTURES = {"contract", "files", "registry", "tf_import", "validate"}
 
 
-@functools.cache
-def architectures() -> tuple[str, ...]:
+def architectures() -> list[str]:
     """Names of all architectures, without importing them."""
     import schnet.models
 
     names = [module.name for module in pkgutil.iter_modules(schnet.models.__path__)]
-    return tuple(sorted(set(names) - NO_ARCHITECTURES))
+    return sorted(set(names) - NO_ARCHITECTURES)
 
 
 def _module(name: str):
-    known_or_nearest(name, architectures(), "architecture", "model")
-    return importlib.import_module(f"schnet.models.{name}")
+    path = f"schnet.models.{name}"
+    if name in NO_ARCHITECTURES or path not in sys.modules:  # looking through the folder is slow
+        known_or_nearest(name, architectures(), "architecture", "model")
+    return importlib.import_module(path)
 
 
 def hyperparameters_of(name: str) -> type[BaseHyperparameters]:
