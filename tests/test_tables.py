@@ -481,8 +481,8 @@ def test_plan_measures_where_asked(workflow, tmp_path, capsys):
     for path in (workflow / "workflow" / "experiments").glob("*.yaml"):
         if path.stem != "table_2":
             path.unlink()
-    demo = workflow / "workflow" / "scales" / "demo.yaml"
-    write_yaml(demo, {k: v for k, v in read_yaml(demo).items() if k != "simulations"})
+    small = workflow / "workflow" / "scales" / "small.yaml"
+    write_yaml(small, {k: v for k, v in read_yaml(small).items() if k != "simulations"})
     project = open_project(workflow, tmp_path)
     plan.show(project)
     assert "without a measurement" in capsys.readouterr().out
