@@ -49,7 +49,8 @@ class Simulation:
         name: of its file in workflow/simulations. kind: modes or pimd.
         path: NAME/KEY-DIGEST below results/SCALE/simulations; the digest is that of the
             structure, the models' origins and the settings.
-        structure: file with the structure it starts from.
+        structure: file with the structure, as it is in the data.
+        relaxed: folder where that is relaxed for all jobs with the same models.
         models: the first is the reference where there are several.
         settings: options of `schnet modes` or `schnet pimd`.
         folder: what it writes to.
@@ -60,6 +61,7 @@ class Simulation:
     kind: str
     path: str
     structure: Path
+    relaxed: Path
     models: tuple[ModelSource, ...]
     settings: dict
     folder: Path
@@ -136,18 +138,23 @@ def _model(project: Project, name: str, entry: dict, dataset: str, where: str):
     return None
 
 
+def _digest(*parts) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:6]
+
+
 def _job(project: Project, name, kind, key, both, models, more) -> Simulation:
     settings = both["settings"] | more
-    identity = [both["structure"], [model.origin for model in models], settings]
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:6]
-    path = f"{name}/{key}-{digest}"
+    folder = project.results / "simulations"
+    start = [both["structure"], [model.origin for model in models]]
+    path = f"{name}/{key}-{_digest(*start, settings)}"
     return Simulation(
         name=name,
         kind=kind,
         path=path,
         structure=project.data / "structures" / f"{both['structure']}.extxyz",
+        relaxed=folder / name / f"relaxed-{_digest(*start)}",
         models=models,
         settings=settings,
-        folder=project.results / "simulations" / path,
+        folder=folder / path,
         runtime=both.get("runtime", 60),
     )

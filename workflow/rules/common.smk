@@ -130,6 +130,21 @@ def simulated_models(wildcards):
     return PROJECT.simulation(wildcards.simulation).model_files
 
 
+def relaxed_job(wildcards):
+    """Any of the jobs that start from a relaxed structure."""
+    folder = f"{RESULTS}/simulations/{wildcards.relaxed}"
+    jobs = (job for jobs in PROJECT.simulations.values() for job in jobs)
+    return next(job for job in jobs if str(job.relaxed) == folder)
+
+
+def relaxed_structure(wildcards):
+    return str(relaxed_job(wildcards).structure)
+
+
+def relaxed_models(wildcards):
+    return relaxed_job(wildcards).model_files
+
+
 def compared_models(simulation):
     """The reference, and the others as options."""
     reference, *others = PROJECT.simulation(simulation).models

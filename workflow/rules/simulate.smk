@@ -52,17 +52,19 @@ rule modes:
 
 rule relax:
     input:
-        structure=simulated_structure,
-        models=simulated_models,
+        structure=relaxed_structure,
+        models=relaxed_models,
     output:
-        f"{RESULTS}/simulations/{{simulation}}/relaxed/relaxed.extxyz",
+        f"{RESULTS}/simulations/{{relaxed}}/relaxed.extxyz",
     log:
-        f"{RESULTS}/logs/simulations/{{simulation}}-relax.log",
+        f"{RESULTS}/logs/simulations/{{relaxed}}.log",
+    wildcard_constraints:
+        relaxed="[a-z0-9_]+/relaxed-[0-9a-f]{6}",
     resources:
         mem_mb=2000,
         runtime=30,
     params:
-        folder=lambda w: f"{RESULTS}/simulations/{w.simulation}/relaxed",
+        folder=lambda w: f"{RESULTS}/simulations/{w.relaxed}",
     shell:
         "schnet relax {input.structure:q} {input.models:q} --output {params.folder:q} --device cpu "
         "> {log:q} 2>&1"
@@ -70,7 +72,7 @@ rule relax:
 
 rule pimd:
     input:
-        structure=f"{RESULTS}/simulations/{{simulation}}/relaxed/relaxed.extxyz",
+        structure=lambda w: f"{PROJECT.simulation(w.simulation).relaxed}/relaxed.extxyz",
         models=simulated_models,
     output:
         f"{RESULTS}/simulations/{{simulation}}/trajectory.h5",
