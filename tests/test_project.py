@@ -320,6 +320,11 @@ def test_a_data_set_that_cannot_be_made(workflow):
     assert cells["ethanol", "both_1000"].runs
 
 
+def test_a_mirror_that_is_no_folder_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="mirror: .*absent is not a folder"):
+        load_project({"scale": "small", "mirror": str(tmp_path / "absent")})
+
+
 def test_files_missing_in_the_mirror_leave_their_cells_empty(tmp_path):
     (tmp_path / "md17").mkdir()
     (tmp_path / "md17" / "md17_ethanol.npz").write_bytes(b"")

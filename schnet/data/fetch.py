@@ -22,7 +22,7 @@ from urllib.parse import urlparse
 
 import yaml
 
-from schnet.errors import DataError, SchNetError
+from schnet.errors import ConfigError, DataError, SchNetError
 from schnet.files import atomic, file_digest, read_json, write_json
 
 log = logging.getLogger("schnet")
@@ -51,6 +51,15 @@ def local_folder(mirror: str | None) -> Path | None:
     return Path(mirror)
 
 
+def check_mirror(mirror: str | None) -> None:
+    """Raise ConfigError where a mirror is a path, but of no folder."""
+    folder = local_folder(mirror)
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(
+            f"mirror: {folder} is not a folder; give the folder that holds qm9/, md17/, …"
+        )
+
+
 def missing_in_mirror(source: dict, mirror: str | None) -> list[str]:
     """Files of a data set that a local mirror lacks (empty for remote mirrors and the internet).
 
@@ -68,12 +77,9 @@ def missing_in_mirror(source: dict, mirror: str | None) -> list[str]:
 
 def _mirror_text(mirror: str, name: str) -> str:
     """Text of a mirror's own file ``name``, empty when it has none."""
+    check_mirror(mirror)
     folder = local_folder(mirror)
     if folder is not None:
-        if not folder.is_dir():
-            raise SchNetError(
-                f"mirror: {folder} is not a folder; give the folder that holds qm9/, md17/, …"
-            )
         path = folder / name
         return path.read_text(encoding="utf-8") if path.exists() else ""
     import requests

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from schnet.data.fetch import missing_in_mirror
+from schnet.data.fetch import check_mirror, missing_in_mirror
 from schnet.errors import ConfigError
 from schnet.figures import check_figure
 from schnet.models import architectures
@@ -153,6 +153,7 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
     """
     folder = find_workflow(root)
     resolved = load_config(folder, config)
+    check_mirror(resolved["mirror"])
     project = Project(
         folder,
         resolved,
