@@ -20,7 +20,7 @@ from conftest import write_molecules
 from schnet import provenance
 from schnet.data.splits import make_split, save_split
 from schnet.data.store import Property, Store, Structure, write_store
-from schnet.errors import ConfigError, DataError, SchNetError, TrainingError
+from schnet.errors import ConfigError, DataError, ModelError, SchNetError, TrainingError
 from schnet.evaluation import evaluate
 from schnet.files import read_json, read_yaml
 from schnet.methods import fit
@@ -563,6 +563,14 @@ def test_a_finished_run_is_not_overwritten(toy_run, tmp_path):
         fit(make_spec(toy_run | {"learning_rate": 0.002}), tmp_path / "run")
     fit(make_spec(toy_run | {"engine": "reference"}), tmp_path / "run")
     assert (tmp_path / "run" / "model.pt").read_bytes() == before
+
+
+def test_the_model_of_another_run_is_refused(toy_run, tmp_path):
+    fit(make_spec(toy_run), tmp_path / "one")
+    fit(make_spec(toy_run | {"seed": 5}), tmp_path / "other")
+    (tmp_path / "other" / "model.pt").replace(tmp_path / "one" / "model.pt")
+    with pytest.raises(ModelError, match=r"model.pt: is the model of another run \(seed differ"):
+        evaluate(tmp_path / "one")
 
 
 @pytest.mark.parametrize("content", ["", "run: {}\n", "run: {a: 1}\nexecution: {}\ndata: 3\n"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import torch
 
 from schnet.data.structures import Structures
 from schnet.engine import inference
+from schnet.errors import ModelError
 from schnet.models import load_model, read_model_file
-from schnet.run import MODEL_FILE, RunSpec
+from schnet.run import MODEL_FILE, RunSpec, read_finished
 from schnet.training.loop import train
 
 HISTORY = True
@@ -55,8 +57,26 @@ class Predictor:
 def load(
     folder: Path, *, threads: int, device: str, engine: str, weights: str | None = None
 ) -> Predictor:
-    """The trained network of a run; see schnet.methods.load."""
+    """The trained network of a run; see schnet.methods.load.
+
+    Raises:
+        ModelError: model.pt is that of another run.
+    """
     file = folder / MODEL_FILE
-    alternatives = tuple(read_model_file(file)["alternatives"])
+    content = read_model_file(file)
+    _check_origin(file, content["provenance"], read_finished(folder)["run"])
+    alternatives = tuple(content["alternatives"])
     model = load_model(file, weights=weights)
     return Predictor(model, alternatives, threads=threads, device=device, engine=engine)
+
+
+def _check_origin(file: Path, provenance: dict, settings: dict) -> None:
+    """Raise ModelError unless a model file tells the settings of run.yaml as its origin."""
+    told = json.loads(provenance.get("run", "{}"))
+    # files of earlier versions know fewer settings, or others
+    different = sorted(k for k in told.keys() & settings.keys() if told[k] != settings[k])
+    if different:
+        raise ModelError(
+            f"{file}: is the model of another run ({', '.join(different)} differ); "
+            "put the run's own back or train again"
+        )
