@@ -70,3 +70,10 @@ def test_made_forces_are_gradients(tmp_path):
     assert s.properties["forces"][1, 1] == pytest.approx(
         -(energies[0] - energies[1]) / 2e-3, rel=2e-3, abs=0.05
     )
+
+
+def test_trajectories_of_an_earlier_call_are_removed(tmp_path):
+    old = tmp_path / "c20_trajectory_7.extxyz"
+    old.write_text("left over")
+    generate("c20", "c20", tmp_path, trajectories=1, frames=1)
+    assert [path.name for path in tmp_path.glob("*.extxyz")] == ["c20_trajectory_0.extxyz"]

@@ -266,6 +266,8 @@ def make_c20(
     tasks = [(folder, k, frames, 1.0, model, seed) for k in range(trajectories)]
     with processes(min(workers, trajectories)) as pool:
         files = list(pool.map(_c20_trajectory, tasks))
+    for old in set(Path(folder).glob("c20_trajectory_*.extxyz")) - set(files):
+        old.unlink()  # of an earlier call; it would be converted with the new ones
     method = "made here: GFN2-xTB (tblite)"
     if model:
         method = "distilled: the authors' published force model"
