@@ -73,6 +73,8 @@ def test_made_forces_are_gradients(tmp_path):
 
 
 def test_trajectories_of_an_earlier_call_are_removed(tmp_path):
+    from schnet.reference import generate
+
     old = tmp_path / "c20_trajectory_7.extxyz"
     old.write_text("left over")
     generate("c20", "c20", tmp_path, trajectories=1, frames=1)
