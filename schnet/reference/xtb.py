@@ -12,26 +12,36 @@ HARTREE_EV, BOHR_ANGSTROM = 27.211386245988, 0.529177210903
 
 
 class XTB(Calculator):
-    """ASE calculator (eV, eV/Å) that restarts each SCF from the last one."""
+    """ASE calculator (eV, eV/Å) that restarts each SCF from the last one.
+
+    Args:
+        accuracy: tblite's factor of all thresholds; small for second derivatives.
+    """
 
     implemented_properties = ["energy", "forces"]
 
-    def __init__(self):
+    def __init__(self, accuracy: float = 1.0):
         super().__init__()
+        self.accuracy = accuracy
         self._single = self._result = None
+
+    def _new(self, numbers, bohr):
+        single = single_point(numbers, bohr)
+        single.set("accuracy", self.accuracy)
+        return single
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         """Energy in eV and forces [n, 3] in eV/Å; SchNetError when the SCF does not converge."""
         super().calculate(atoms, properties, system_changes)
         bohr = atoms.positions / BOHR_ANGSTROM
         if self._single is None or "numbers" in system_changes:
-            self._single, self._result = single_point(atoms.numbers, bohr), None
+            self._single, self._result = self._new(atoms.numbers, bohr), None
         else:
             self._single.update(bohr)
         try:
             self._result = self._single.singlepoint(self._result)
         except RuntimeError:
-            self._single = single_point(atoms.numbers, bohr)
+            self._single = self._new(atoms.numbers, bohr)
             try:
                 self._result = self._single.singlepoint()
             except RuntimeError as error:
