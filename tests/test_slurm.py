@@ -361,8 +361,15 @@ def test_upstream_data_to_report(cluster, checkout, mirror, tmp_path_factory):
     scale["families"]["c20"]["generate"] = {"trajectories": 2, "frames": 100}
     scale["resources"]["runtime"] = 30
     scale["simulations"] = {
-        "c20_dynamics": {"beads": [1, 2], "settings": {"steps": 40, "interval": 10}},
-        "c20_modes": {"models": {"xtb": {"calculator": "gfn2-xtb", "label": "GFN2-xTB"}}},
+        "c20_dynamics": {
+            "beads": [1, 2],
+            "settings": {"steps": 40, "interval": 10},
+            "runtime": 30,
+        },
+        "c20_modes": {
+            "models": {"xtb": {"calculator": "gfn2-xtb", "label": "GFN2-xTB"}},
+            "runtime": 30,
+        },
     }
     scale["run"] |= {"steps": 40, "validation_interval": 20, "checkpoint_interval": 20}
     write_yaml(path, scale)
