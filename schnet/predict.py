@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from ase import Atoms
-from ase.io import read, write
+from ase.io import write
 
-from schnet.data.structures import from_atoms
+from schnet.data.structures import from_atoms, read_images
 from schnet.engine.inference import Predictor
 from schnet.errors import DataError
 from schnet.files import atomic
@@ -32,12 +32,7 @@ def predict_file(model_path, structures, output, *, threads: int = 1, device: st
         DataError: the structures cannot be read, or the model cannot predict one of them.
     """
     model = load_model(model_path)
-    try:
-        images = list(read(structures, index=":"))
-    except Exception as error:
-        raise DataError(
-            f"{structures}: cannot be read by ASE ({type(error).__name__}: {error})"
-        ) from error
+    images = read_images(structures)
     predictor = Predictor(model, threads=threads, device=device)
     out: list[Atoms] = []
     for start in range(0, len(images), BATCH):

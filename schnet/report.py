@@ -10,7 +10,7 @@ from schnet import figures
 from schnet.files import write_text
 from schnet.finished import Finished
 from schnet.project import Project
-from schnet.run import Run
+from schnet.run import RUN_FILE, Run
 from schnet.tables import make_table
 from schnet.tables.writers import html_fragment
 from schnet.verify import is_current
@@ -79,7 +79,7 @@ def _runs(project: Project) -> str:
         anchor = html.escape(path)
         cells = "".join(f"<td>{html.escape(text)}</td>" for text in _cost(run, finished))
         lines.append(f'<tr id="run-{anchor}">{cells}</tr>')
-        about = html.escape((run.folder / "run.yaml").read_text(encoding="utf-8"))
+        about = html.escape((run.folder / RUN_FILE).read_text(encoding="utf-8"))
         details.append(
             f"<details><summary>{anchor}</summary><p>{html.escape(_extremes(run))}</p>"
             f"<pre>{about}</pre></details>"

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from ase import Atoms
-from ase.io import read
 
 from schnet.analysis import surface
 from schnet.analysis.plane import cut_plane
 from schnet.analysis.potential import local_potential
+from schnet.data.structures import read_images
 from schnet.errors import ConfigError, DataError
 from schnet.files import atomic, write_text
 from schnet.models import load_model
@@ -74,12 +74,7 @@ def potential_file(
 
 def _one_structure(path) -> Atoms:
     """The only structure of a file. Raises DataError where there is none, or more."""
-    try:
-        images = read(path, index=None if "@" in Path(path).name else ":")
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{path}: cannot be read by ASE ({reason})") from error
-    images = [images] if isinstance(images, Atoms) else images
+    images = read_images(path, index=None if "@" in Path(path).name else ":")
     if len(images) != 1:
         raise DataError(
             f"{path}: {len(images)} structures, one is expected; name one like {path}@0"

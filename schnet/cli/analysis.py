@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schnet.cli.options import add_verb
+from schnet.cli.options import add_device, add_verb
 
 
 def potential(args):
@@ -41,4 +41,4 @@ def add_verbs(verbs):
     )
     p.add_argument("--size", type=float, default=10.0, help="crystals: side in Å (default: 10)")
     p.add_argument("--points", type=int, default=101, help="crystals: per side (default: 101)")
-    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_device(p)

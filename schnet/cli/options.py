@@ -22,10 +22,15 @@ def at_least_one(text: str) -> int:
     return number
 
 
+def add_device(p):
+    """--device"""
+    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+
 def add_compute(p):
     """--threads and --device"""
     p.add_argument("--threads", type=at_least_one, default=1, help="CPU threads (default: 1)")
-    p.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_device(p)
 
 
 def add_engine(p, default: str | None = "auto"):

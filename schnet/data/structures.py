@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from schnet.data.neighbours import (
 )
 from schnet.data.store import MAX_Z, Store
 from schnet.errors import DataError
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 
 @dataclass
@@ -355,6 +359,27 @@ def load(
             device=device,
             dtype=dtype,
         )
+
+
+def read_images(path, index: str | None = ":") -> list[Atoms]:
+    """Structures of any file that ASE reads.
+
+    Args:
+        path: the file.
+        index: which of them, as in ase.io.read; None: what ``FILE@INDEX`` says, or the last.
+
+    Raises:
+        DataError: ASE cannot read it.
+    """
+    from ase import Atoms
+    from ase.io import read
+
+    try:
+        images = read(path, index=index)
+    except Exception as error:  # ASE's readers raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"{path}: cannot be read by ASE ({reason})") from error
+    return [images] if isinstance(images, Atoms) else list(images)
 
 
 def from_atoms(
