@@ -16,7 +16,7 @@ from conftest import ROOT, copy_workflow, schnet, snakemake
 
 from schnet import figures
 from schnet.errors import ConfigError
-from schnet.figures import embedding_pca, error_histogram, learning_curve, training_curves
+from schnet.figures import dynamics, embedding_pca, error_histogram, learning_curve, training_curves
 from schnet.files import write_json
 from schnet.models import build, save_model
 from schnet.project import load_project
@@ -175,6 +175,12 @@ def test_dynamics_are_compared_by_number_of_beads(complete, tmp_path):
         width = curve["r"].diff().median()
         assert (curve["density"] * width).sum() == pytest.approx(1)
     assert set(drawn(complete, "figure_11", tmp_path)["beads"]) == {1, 2, 8}
+    texts = []
+    for name in ("figure_8", "figure_11"):
+        picture, _ = dynamics.draw(complete, complete.figures[name])
+        texts.append(picture.get_supxlabel())
+    assert "longer by less than 0.5 %" in texts[0] and "skewness" in texts[0]
+    assert "lies elsewhere than with 8 beads" in texts[1] and "2 beads" in texts[1]
 
 
 def test_learning_curve_shows_errors_of_repeats_only(tmp_path):

@@ -20,6 +20,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.socketio import SocketIOCalculator
 from ase.io import read, write
 from conftest import ROOT, random_model, schnet
+from scipy.stats import norm
 
 from schnet.cli import main
 from schnet.data.neighbours import neighbour_pairs
@@ -584,6 +585,21 @@ def test_distances_of_a_known_geometry(tmp_path):
     assert ob.observables(frames).attrs["frames"] == 7
     with pytest.raises(DataError, match="has the run finished"):
         ob.read_frames(tmp_path)
+
+
+def test_differences_and_skewness_of_known_distributions():
+    rng = np.random.default_rng(0)
+    edges = np.linspace(-6, 6, 61)
+    one, same, shifted = (rng.normal(m, 1, (50, 400)) for m in (0, 0, 0.5))
+    tables = [ob.distribution(x, edges) for x in (one, same, shifted)]
+    share, noise = ob.difference(tables[0], tables[1])
+    assert 0.5 * noise < share < 2 * noise  # nothing but noise
+    share, noise = ob.difference(tables[0], tables[2])
+    exact = 2 * norm.cdf(0.25) - 1  # of two normal distributions half a deviation apart
+    assert share == pytest.approx(exact, abs=0.02) and share > 5 * noise
+    assert abs(ob.skewness(one)[0]) < 4 * ob.skewness(one)[1]
+    value, error = ob.skewness(rng.exponential(size=(100, 1000)))
+    assert value == pytest.approx(2, abs=0.1) and 0 < error < 0.1
 
 
 def test_observables_of_a_trajectory(model_file, ethanol, tmp_path):

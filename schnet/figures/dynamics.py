@@ -61,26 +61,73 @@ def _edges(series: list[np.ndarray], bins: int) -> np.ndarray:
     return np.linspace(low, high, bins + 1)
 
 
-def _statement(tables: dict[int, pd.DataFrame]) -> str:
-    """What is measured, beside what the paper says of it."""
+def _longer_bonds(tables: dict[int, pd.DataFrame], beads: int) -> str:
+    """What the beads do to the distance of neighbours, beside what the paper says of it."""
+    one, many = (tables[p].set_index("observable").loc["nearest neighbour"] for p in (1, beads))
+    change = 100 * (many["mean"] / one["mean"] - 1)
+    error = 100 * np.hypot(one["error"], many["error"]) / one["mean"]
+    return (
+        f"nearest neighbours with {beads} beads: {change:+.2f} ± {error:.2f} % "
+        "(paper: longer by less than 0.5 %)"
+    )
+
+
+def _asymmetry(values: np.ndarray, beads: int) -> str:
+    """Whether the distances of neighbours are distributed symmetrically."""
+    from schnet.simulation.observables import skewness
+
+    skew, error = skewness(values)
+    return (
+        f"skewness of the nearest neighbours with {beads} beads: {skew:+.2f} ± {error:.2f} "
+        "(paper: not symmetric)"
+    )
+
+
+def _convergence(densities: dict[int, pd.DataFrame]) -> str:
+    """How far h(r) of fewer beads is from that of most beads."""
+    from schnet.simulation.observables import difference
+
+    *fewer, most = sorted(densities)
+    shares = (difference(densities[p], densities[most]) for p in fewer)
+    texts = [
+        f"{_label(p)} {100 * share:.2f} ({100 * noise:.2f})"
+        for p, (share, noise) in zip(fewer, shares, strict=True)
+    ]
+    return (
+        f"% of h(r) that lies elsewhere than with {most} beads (expected of noise alone):\n"
+        + ", ".join(texts)
+        + " (paper: converged at 8)"
+    )
+
+
+def _lengths(tables: dict[int, pd.DataFrame]) -> list[str]:
     lines = []
-    beads = max(tables)
-    if 1 in tables and beads > 1:
-        one, many = (tables[p].set_index("observable") for p in (1, beads))
-        a, b = one.loc["nearest neighbour"], many.loc["nearest neighbour"]
-        change = 100 * (b["mean"] / a["mean"] - 1)
-        error = 100 * np.hypot(a["error"], b["error"]) / a["mean"]
-        lines.append(
-            f"nearest neighbours with {beads} beads: {change:+.2f} ± {error:.2f} % "
-            "(paper: longer by less than 0.5 %)"
-        )
     for p, table in tables.items():
         temperature = table.set_index("observable").loc["temperature"]
         lines.append(
             f"{_label(p)}: {temperature['mean']:.0f} ± {temperature['error']:.0f} K, "
             f"{table.attrs['frames']:,} frames of {table.attrs['picoseconds']:g} ps"
         )
-    return "\n".join(lines)
+    return lines
+
+
+def _statement(shown: list[str], tables: dict, measured: dict, densities: dict) -> str:
+    """What is measured, beside what the paper says of it.
+
+    Args:
+        shown: names of the panels.
+        tables, measured, densities: by number of beads: from ``observables``, distances by panel,
+            from ``distribution`` of the pairs.
+    """
+    lines = []
+    most = max(tables)
+    if "nearest" in shown:
+        if 1 in tables and most > 1:
+            lines.append(_longer_bonds(tables, most))
+        lines.append(_asymmetry(measured[most]["nearest"], most))
+    elif len(tables) > 1:
+        lines.append(_convergence(densities))
+    return "\n".join(lines + _lengths(tables))
 
 
 def draw(project: Project, figure: dict):
@@ -104,12 +151,14 @@ def draw(project: Project, figure: dict):
         tables[p].attrs["picoseconds"] = float(round(time.iloc[-1] - time.iloc[0], 3))
         measured[p] = _values(kept, chosen["neighbours"])
     picture, axes = style.panels(len(shown), columns=3, width=3.3, height=2.9)
-    rows = []
+    rows, pairs = [], {}
     for ax, name in zip(axes, shown, strict=True):
         edges = _edges([values[name] for values in measured.values()], chosen["bins"])
         for k, (p, values) in enumerate(measured.items()):
             data = distribution(values[name], edges)
             rows.append(data.assign(distribution=name, beads=p))
+            if name == "pairs":
+                pairs[p] = data
             look = {key: style.line(k)[key] for key in ("color", "linestyle")}
             ax.plot(data["r"], data["density"], label=_label(p), lw=1.2, **look)
             low, high = data["density"] - data["error"], data["density"] + data["error"]
@@ -119,7 +168,8 @@ def draw(project: Project, figure: dict):
         ax.set_ylim(0)
     axes[0].set_ylabel("density / Å$^{-1}$")
     axes[0].legend(fontsize=7.5)
-    picture.supxlabel(_statement(tables), fontsize=7, ha="left", x=0.01)
+    statement = _statement(shown, tables, measured, pairs)
+    picture.supxlabel(statement, fontsize=7, ha="left", x=0.01)
     return picture, pd.concat(rows)[columns].to_csv(index=False)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 from scipy.spatial.distance import pdist
+from scipy.stats import skew
 
 from schnet.errors import ConfigError, DataError
 
@@ -146,6 +147,35 @@ def distribution(values: np.ndarray, edges: np.ndarray, blocks: int = 10) -> pd.
         error = each.std(0, ddof=1) / np.sqrt(len(each))
     centres = 0.5 * (edges[1:] + edges[:-1])
     return pd.DataFrame({"r": centres, "density": share @ each, "error": error})
+
+
+def difference(one: pd.DataFrame, other: pd.DataFrame) -> tuple[float, float]:
+    """How much of a distribution lies elsewhere in another: half the area between the two.
+
+    Args:
+        one, other: from ``distribution``, with the same bins.
+
+    Returns:
+        The share, from 0 (the same) to 1 (no overlap), and the share that is expected of two
+        samples of the same distribution with these standard errors.
+    """
+    width = one["r"].diff().median()
+    share = 0.5 * width * (one["density"] - other["density"]).abs().sum()
+    error = np.hypot(one["error"], other["error"])
+    return float(share), float(0.5 * width * np.sqrt(2 / np.pi) * error.sum())
+
+
+def skewness(values: np.ndarray, blocks: int = 10) -> tuple[float, float]:
+    """Third standardized moment of values, whose first dimension is time, with a standard error.
+
+    Args:
+        values: [T, …]; a symmetric distribution has 0, a tail to long distances more.
+        blocks: the error is that of the mean over so many consecutive parts.
+    """
+    parts = np.array_split(values, min(blocks, len(values)))
+    each = np.array([skew(part, axis=None) for part in parts])
+    error = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else float("nan")
+    return float(skew(values, axis=None)), float(error)
 
 
 def pair_distribution(frames: Frames, edges, blocks: int = 10) -> pd.DataFrame:
