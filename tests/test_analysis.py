@@ -26,7 +26,7 @@ from schnet.figures import chemical_potential, chemical_potential_cut, filters
 from schnet.models import build, save_model, validate_model
 from schnet.models.contract import BaseHyperparameters, Model
 from schnet.models.dtnn import DTNN
-from schnet.models.schnet import ssp
+from schnet.models.layers import ssp
 
 CUTOFF = 4.2
 FIGURE_5 = ("benzene", "toluene", "methane", "pyrazine", "propane")

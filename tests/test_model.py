@@ -12,7 +12,8 @@ from conftest import random_model, random_molecule
 from schnet.data.structures import Batch, Structures, from_atoms
 from schnet.errors import ConfigError, DataError, ModelError
 from schnet.models import build, load_model, save_model
-from schnet.models.schnet import Hyperparameters, SchNet, cfconv, ssp
+from schnet.models.layers import ssp
+from schnet.models.schnet import Hyperparameters, SchNet, cfconv
 
 
 def energy_forces(model, atoms_list, cutoff=None, dtype=torch.float64):

@@ -13,7 +13,8 @@ from schnet.data.structures import Batch
 from schnet.engine.operations import convolve, pairs_class
 from schnet.engine.pairs import Pairs
 from schnet.errors import ConfigError
-from schnet.models.schnet import SchNet, ssp
+from schnet.models.layers import ssp
+from schnet.models.schnet import SchNet
 
 # : quintic Hermite interpolation at position t of a bin: rows are (value, h W', h^2 W'') of the
 # left and

@@ -109,6 +109,8 @@ class Model(nn.Module):
     name: ClassVar[str]
     #: whether ``atomwise`` heeds ``batch.sends``, as local chemical potentials need it
     probes: ClassVar[bool] = False
+    #: whether moving or turning a structure leaves its energy as it is; baselines may not
+    invariant: ClassVar[bool] = True
 
     scale: Tensor
     mean: Tensor

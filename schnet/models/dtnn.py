@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from schnet.data.structures import Batch
 from schnet.models.contract import MAX_Z, BaseHyperparameters, Model
+from schnet.models.layers import dense
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +90,6 @@ class GaussianExpansion(nn.Module):
         """Distances D_ij [P] in Å -> d_ij [P, G]."""
         u = (d[:, None] - self.centres.to(d.dtype)) / self.sigma
         return torch.exp(-0.5 * u * u)
-
-
-def dense(n_in: int, n_out: int, *, bias: bool = True, zero: bool = False) -> nn.Linear:
-    """A layer x W^T + b with Glorot uniform (or zero) weights and zero bias."""
-    layer = nn.Linear(n_in, n_out, bias=bias)
-    if zero:
-        nn.init.zeros_(layer.weight)
-    else:
-        nn.init.xavier_uniform_(layer.weight)
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer
 
 
 class DTNN(Model):

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from schnet.data.structures import Batch
 from schnet.models.contract import MAX_Z, BaseHyperparameters, Model
-
-LOG2 = math.log(2.0)
+from schnet.models.layers import dense, ssp
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,20 +70,6 @@ class Hyperparameters(BaseHyperparameters):
         if self.normalise_neighbours is None:
             return self.cutoff is not None
         return self.normalise_neighbours
-
-
-def ssp(x: Tensor) -> Tensor:
-    """Shifted softplus ln(0.5 e^x + 0.5), zero at zero and infinitely smooth (Sec. II C)."""
-    return nn.functional.softplus(x) - LOG2
-
-
-def dense(n_in: int, n_out: int, bias: bool = True) -> nn.Linear:
-    """Atom-wise layer x W^T + b (Eq. 2), Glorot uniform weights and zero bias."""
-    layer = nn.Linear(n_in, n_out, bias=bias)
-    nn.init.xavier_uniform_(layer.weight)
-    if bias:
-        nn.init.zeros_(layer.bias)
-    return layer
 
 
 class RadialBasis(nn.Module):
