@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 from pathlib import Path
 
 from schnet.cli.options import add_compute, add_engine, add_verb, at_least_one
 from schnet.errors import ConfigError, SchNetError
+from schnet.parent import ENDS_WITH
+
+ORPHAN = 60.0  # seconds that a training waits for one in the same directory to end
 
 
 def _settings(args) -> tuple[dict, str]:
@@ -50,7 +54,9 @@ def train(args):
     if out in members:
         sys.exit(train_together(members, out, threads=args.threads, device=args.device))
     gc.freeze()  # what is loaded by now is no garbage: the collector would look through it again
-    fit(spec, out, threads=args.threads, device=args.device)
+    # one that a killed workflow left behind ends with its next step
+    wait = ORPHAN if ENDS_WITH in os.environ else 0.0
+    fit(spec, out, threads=args.threads, device=args.device, wait=wait)
 
 
 def evaluate(args):
