@@ -28,7 +28,8 @@ def locked(file, what: str, *, wait: float = 0.0) -> Iterator[None]:
     holds between machines. Where the file system knows no locks, a warning is all that is done.
 
     Args:
-        file: of the lock; its directory is made. It tells who holds the lock.
+        file: of the lock, which tells who holds it. Its directory is made, and removed where
+            nothing came of it.
         what: is locked, for the message.
         wait: seconds to wait for another process to end.
 
@@ -36,6 +37,7 @@ def locked(file, what: str, *, wait: float = 0.0) -> Iterator[None]:
         SchNetError: another process holds the lock, and which; or the file cannot be made.
     """
     file = Path(file)
+    made = not file.parent.exists()
     until = time.monotonic() + wait
     descriptor = _try(file)
     if descriptor is None and wait:
@@ -49,6 +51,8 @@ def locked(file, what: str, *, wait: float = 0.0) -> Iterator[None]:
         yield
     finally:
         file.unlink(missing_ok=True)
+        if made and not any(file.parent.iterdir()):
+            file.parent.rmdir()
         os.close(descriptor)
 
 

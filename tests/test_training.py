@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import write_molecules
+from conftest import random_model, write_molecules
 
 from schnet import provenance
 from schnet.data.splits import make_split, save_split
@@ -26,7 +26,7 @@ from schnet.errors import ConfigError, DataError, ModelError, SchNetError, Train
 from schnet.evaluation import evaluate
 from schnet.files import read_json, read_yaml
 from schnet.methods import fit
-from schnet.models import load_model
+from schnet.models import load_model, save_model
 from schnet.run import make_spec
 from schnet.training.loop import Trainer, train
 from schnet.training.objective import loss_function
@@ -620,6 +620,26 @@ def test_the_model_of_another_run_is_refused(toy_run, tmp_path):
     fit(make_spec(toy_run | {"seed": 5}), tmp_path / "other")
     (tmp_path / "other" / "model.pt").replace(tmp_path / "one" / "model.pt")
     with pytest.raises(ModelError, match=r"model.pt: is the model of another run \(seed differ"):
+        evaluate(tmp_path / "one")
+    save_model(tmp_path / "one" / "model.pt", random_model(), target="energy", unit="eV")
+    with pytest.raises(ModelError, match=r"model.pt: does not tell which run made it"):
+        evaluate(tmp_path / "one")
+
+
+@pytest.mark.parametrize("method", ["mean", "kernel_ridge", "neural"])
+def test_the_model_of_other_data_or_settings_is_refused(toy_run, tmp_path, method):
+    gradient_steps = {"protocol", "model", "steps", "validation_interval", "batch_size"}
+    run = toy_run | {"method": method, "forces": None}
+    if method != "neural":
+        run = {k: v for k, v in run.items() if k not in gradient_steps}
+    store = Store(run["data"])
+    other = tmp_path / "other.npz"
+    save_split(other, store, make_split(store, n_train=70, n_validation=16, seed=9))
+    fit(make_spec(run | {"split_seed": 9, "split": str(other)}), tmp_path / "other")
+    fit(make_spec(run), tmp_path / "one")
+    (tmp_path / "other" / "model.pt").replace(tmp_path / "one" / "model.pt")
+    what = r"\(split_seed(, split)? differ\)"
+    with pytest.raises(ModelError, match=rf"model.pt: is the model of another run {what}"):
         evaluate(tmp_path / "one")
 
 
