@@ -9,12 +9,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from schnet.errors import SchNetError
 
 log = logging.getLogger("schnet")
+ALONE = fcntl.LOCK_EX | fcntl.LOCK_NB
 INTERVAL = 0.5  # seconds between two looks at a lock that another process holds
 #: what flock says on file systems that know no locks
 UNKNOWN = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -66,7 +68,7 @@ def _try(file: Path) -> int | None:
             f"{file}: cannot be written ({error.strerror}); choose another directory"
         ) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, ALONE)
     except OSError as error:
         if error.errno not in UNKNOWN:
             os.close(descriptor)
@@ -100,3 +102,35 @@ def _holder(file: Path) -> str:
         return file.read_text(encoding="utf-8").strip() or "another process"
     except OSError:
         return "another process"
+
+
+#: files of `arriving`, open until this process ends
+_present: list[IO[str]] = []
+
+
+@contextmanager
+def arriving(file) -> Iterator[tuple[IO[str], bool]]:
+    """Come to a folder where several processes may work, and be there until this process ends.
+
+    While the block lasts nobody else can find the folder empty. Where the file system knows no
+    locks, nobody ever does.
+
+    Args:
+        file: for notes to those who come later; made if it is not there.
+
+    Yields:
+        The file, open, and whether no other process is there.
+    """
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    note = open(file, "a+", encoding="utf-8")
+    _present.append(note)
+    try:
+        fcntl.flock(note, ALONE)
+        alone = True
+    except OSError:
+        alone = False
+    note.seek(0)
+    yield note, alone
+    note.flush()
+    with suppress(OSError):
+        fcntl.flock(note, fcntl.LOCK_SH)

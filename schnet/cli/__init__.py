@@ -56,5 +56,5 @@ def main(argv=None) -> int:
     except (SchNetError, OSError) as error:
         if args.verbose:
             raise
-        print(f"schnet: error: {error}", file=sys.stderr)
+        print("schnet: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 from pathlib import Path
 
-from schnet.cli.options import add_compute, add_engine, add_verb, at_least_one
+from schnet.cli.options import add_compute, add_engine, add_verb, at_least_one, mapping
 from schnet.errors import ConfigError, SchNetError
 from schnet.parent import ENDS_WITH
 
@@ -23,7 +22,7 @@ def _settings(args) -> tuple[dict, str]:
 
     inline = args.run.lstrip().startswith("{")
     where = "run" if inline else args.run
-    values = json.loads(args.run) if inline else read_yaml(args.run)
+    values = mapping(args.run, where) if inline else read_yaml(args.run)
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: a mapping with the settings of a run is expected")
     values = settings_of(values)

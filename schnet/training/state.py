@@ -200,6 +200,8 @@ class TrainingState:
         self.optimiser.load_state_dict(content["optimiser"])
         with torch.no_grad():
             self.flat.tensor.copy_(content["flat"])
+        if (content["average"] is None) != (self.average is None):
+            raise ValueError("the average of the weights is missing")
         self.average = content["average"]
         self.best = {kind: Best(**best) for kind, best in content["best"].items()}
         # random numbers are drawn by the CPU, whatever the device
