@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from schnet import provenance
 from schnet.data.splits import load_split, split_digest
 from schnet.data.store import Store
 from schnet.data.structures import Structures, load
-from schnet.errors import ConfigError, DataError
+from schnet.errors import ConfigError, DataError, ModelError
 from schnet.files import write_yaml
 from schnet.run import MODEL_FILE, RUN_FILE, RunSpec, make_spec, read_finished
 from schnet.schema import validate
@@ -141,6 +142,32 @@ def finished_run(folder: Path, **paths: str | None) -> tuple[RunSpec, dict]:
     settings = settings_of(about) | {k: str(v) for k, v in paths.items() if v is not None}
     validate(settings, "run", file)
     return make_spec(settings, str(file)), about
+
+
+def check_origin(file: Path, told: dict, about: dict) -> None:
+    """Raise ModelError unless a model file tells the run of a run.yaml as its origin.
+
+    Args:
+        file: the model file.
+        told: its ``run``, the scientific settings as JSON; ``data`` and ``split``: their digests,
+            where it has them.
+        about: the content of run.yaml.
+    """
+    try:
+        settings = json.loads(told["run"])
+        # files of earlier versions know fewer settings, or others
+        known = settings.keys() & about["run"].keys()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{file}: does not tell which run made it; train again") from error
+    different = sorted(key for key in known if settings[key] != about["run"][key])
+    for key, digest in (("data", "digest"), ("split", "split_digest")):
+        if told.get(key) not in (None, about["data"][digest]):
+            different.append(key)
+    if different:
+        raise ModelError(
+            f"{file}: is the model of another run ({', '.join(different)} differ); "
+            "put the run's own back or train again"
+        )
 
 
 def is_finished(folder: Path, spec: RunSpec) -> bool:

@@ -1,11 +1,17 @@
 """The DAG as a user meets it: targets, what is done again and what is not."""
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 from conftest import copy_workflow, snakemake, snapshot
 
-from schnet.files import read_yaml
+from schnet.errors import ConfigError
+from schnet.files import read_yaml, write_yaml
 from schnet.project import load_project
 
 STEPS = ["repeats=1", "run={steps: 30, validation_interval: 10}"]
@@ -113,3 +119,137 @@ def test_a_training_that_fails_leaves_the_old_outputs(done_before):
 def test_committed_results_are_nowhere_written():
     for scale in ("demo", "small", "paper"):
         assert "replication" not in load_project({"scale": scale}).results.parts
+
+
+# ---- killed --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_the_same_command_works_after_a_kill(done_before, number):
+    """kill -9 of snakemake alone, or Ctrl-C, which everything in the terminal gets."""
+    values = {"steps": 400, "validation_interval": 200, "checkpoint_interval": 20}
+    config = {"scale": "demo", "repeats": 1, "run": values}
+    write_yaml(done_before / "config.yaml", config)
+    run = load_project(config).runs_of("table_2")[0]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", str(run.model_file)]
+    folder = done_before / run.folder
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    killed = subprocess.Popen(command, cwd=done_before, start_new_session=True, **quiet)
+    until = time.monotonic() + 120
+    while not (folder / "checkpoint.pt").exists():
+        assert killed.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    if number == signal.SIGKILL:
+        killed.kill()
+    else:
+        os.killpg(killed.pid, number)
+    killed.wait()
+    assert not run.model_file.exists()
+    again = snakemake(str(run.model_file), cwd=done_before)
+    log = (done_before / f"results/demo/logs/train/{run.path}.log").read_text()
+    assert again.returncode == 0, again.stdout + again.stderr + log
+    assert "continuing from step" in log
+
+
+def test_two_at_once_are_refused(done_before):
+    """The lock of a snakemake that is alive holds."""
+    config = {"scale": "demo", "repeats": 1, "run": {"steps": 100_000}}
+    write_yaml(done_before / "config.yaml", config)
+    run = load_project(config).runs_of("table_2")[0]
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", str(run.model_file)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=done_before, **quiet) as first:
+        until = time.monotonic() + 120
+        while not (done_before / run.folder / ".lock").exists():
+            assert first.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
+        second = snakemake(str(run.model_file), cwd=done_before)
+        assert first.poll() is None
+        first.kill()
+    assert second.returncode != 0 and "LockException" in second.stdout + second.stderr
+
+
+# ---- names ---------------------------------------------------------------------------------------
+ODD = """wörk'; touch broken; echo "$(touch broken)" `touch broken` $HOME & > #"""
+
+
+def smallest_demo(folder):
+    """A workflow with one training of crystals and one of C20, tables, figures and a simulation."""
+    folder.mkdir()
+    copy_workflow(folder)
+    kept = {
+        "experiments": {"table_2", "table_5"},
+        "figures": {"figure_10", "figure_11", "figure_2", "figure_4"},
+        "simulations": {"c20_dynamics"},
+    }
+    for kind, names in kept.items():
+        for file in (folder / "workflow" / kind).glob("*.yaml"):
+            if file.stem not in names:
+                file.unlink()
+    for name, row in (("table_2", -1), ("table_5", 0)):
+        file = folder / "workflow" / "experiments" / f"{name}.yaml"
+        experiment = read_yaml(file)
+        experiment["rows"] = [experiment["rows"][row]]
+        experiment["columns"] = experiment["columns"][:2]
+        write_yaml(file, experiment)
+    file = folder / "workflow" / "scales" / "demo.yaml"
+    scale = read_yaml(file)
+    scale["families"] = {
+        "materials": {
+            "n_train": {3000: 40, 60000: None},
+            "n_validation": 8,
+            "generate": {"crystals": 70},
+        },
+        "c20": {
+            "n_train": {20000: 40},
+            "n_validation": 8,
+            "generate": {"trajectories": 2, "frames": 30},
+        },
+    }
+    dynamics = scale["simulations"].pop("c20_dynamics")
+    dynamics |= {"beads": [1], "settings": {"steps": 40, "interval": 2}}
+    scale["simulations"] = {"c20_dynamics": dynamics}
+    write_yaml(file, scale)
+    return folder
+
+
+def test_paths_that_a_shell_would_read(tmp_path):
+    """Everything, from raw data to the report, where nothing but its name can be meant."""
+    checkout = smallest_demo(tmp_path / f"checkout {ODD}".replace("/", ""))
+    config = {
+        "scale": "demo",
+        "repeats": 1,
+        "run": {"steps": 10, "validation_interval": 5},
+        "data_dir": f"dätä {ODD}",
+        "results_dir": f"results {ODD}",
+    }
+    write_yaml(checkout / "config.yaml", config)
+    before = {file.name for file in checkout.iterdir()}
+    done = snakemake(cwd=checkout)
+    logs = [file.read_text() for file in checkout.glob("*/*/logs/**/*.log")]
+    assert done.returncode == 0, "\n".join([done.stdout, done.stderr, *logs])
+    results = checkout / config["results_dir"] / "demo"
+    for name in ("report.html", "tables/table_2.html", "figures/figure_11.png"):
+        assert (results / name).stat().st_size > 0
+    made = {file.name for file in checkout.iterdir()} - before
+    assert made == {".snakemake", config["data_dir"], config["results_dir"]}
+    assert "Nothing to be done" in (again := snakemake(cwd=checkout)).stdout + again.stderr
+
+
+def test_a_mirror_that_a_shell_would_read(checkout):
+    mirror = checkout / ODD
+    (mirror / "md17").mkdir(parents=True)
+    for file in ("md17_ethanol.npz", "rmd17_ethanol.npz"):
+        (mirror / "md17" / file).write_bytes(b"not what upstream has")
+    write_yaml(checkout / "config.yaml", {"scale": "small", "mirror": str(mirror)})
+    done = snakemake("data/mirror/raw/md17_ethanol/sources.json", cwd=checkout)
+    log = (checkout / "data/mirror/logs/fetch_md17_ethanol.log").read_text()
+    assert done.returncode != 0 and "schnet: error: " in log and "Traceback" not in log
+    assert not list(checkout.rglob("broken"))
+
+
+@pytest.mark.parametrize("key", ["data_dir", "results_dir", "mirror"])
+@pytest.mark.parametrize(
+    "path", ["a\nb", "a\tb", "a\x00b", "a\x1b[31m", "a\udcffb", "{dataset}", "-rf"]
+)
+def test_paths_that_cannot_be_meant(key, path):
+    with pytest.raises(ConfigError, match=f"^config.yaml: {key}: .*(rename it|whole path)$"):
+        load_project({"scale": "demo", key: path})

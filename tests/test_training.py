@@ -1,9 +1,11 @@
 """Training: resumes bit for bit, stops with reasons, does what the loss says."""
 
+import errno
 import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import write_molecules
+from conftest import random_model, write_molecules
 
 from schnet import provenance
 from schnet.data.splits import make_split, save_split
@@ -24,7 +26,7 @@ from schnet.errors import ConfigError, DataError, ModelError, SchNetError, Train
 from schnet.evaluation import evaluate
 from schnet.files import read_json, read_yaml
 from schnet.methods import fit
-from schnet.models import load_model
+from schnet.models import load_model, save_model
 from schnet.run import make_spec
 from schnet.training.loop import Trainer, train
 from schnet.training.objective import loss_function
@@ -55,13 +57,16 @@ def start(run, out, **environment):
     )
 
 
+def wait_for(file, process):
+    until = time.monotonic() + 60
+    while not file.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.002)
+    assert file.exists()
+
+
 def kill_after_checkpoint(run, out, number):
     process = start(run, out)
-    until = time.monotonic() + 60
-    while (
-        not (out / "checkpoint.pt").exists() and process.poll() is None and time.monotonic() < until
-    ):
-        time.sleep(0.002)
+    wait_for(out / "checkpoint.pt", process)
     process.send_signal(number)
     return process.wait(), process.stderr.read()
 
@@ -182,7 +187,7 @@ def test_how_a_run_is_executed_is_no_part_of_it(toy_run, toy, tmp_path):
         ("split", "another split"),
     ],
 )
-def test_a_checkpoint_says_what_differs(toy_run, toy, tmp_path, change, what):
+def test_a_checkpoint_of_another_run_is_set_aside(toy_run, toy, tmp_path, caplog, change, what):
     trainer = Trainer(make_spec(toy_run), tmp_path / "run", device="cpu")
     (tmp_path / "run").mkdir()
     trainer.state.save(trainer.checkpoint, trainer.identity)
@@ -193,8 +198,12 @@ def test_a_checkpoint_says_what_differs(toy_run, toy, tmp_path, change, what):
         parts = make_split(store, n_train=80, n_validation=16, seed=5)
         save_split(tmp_path / "other.npz", store, parts)
         change = {"data": str(store.path), "split": str(tmp_path / "other.npz")}
-    with pytest.raises(TrainingError, match=what):
-        train(make_spec(toy_run | change), tmp_path / "run", device="cpu")
+    before = trainer.checkpoint.read_bytes()
+    train(make_spec(toy_run | change), tmp_path / "alone", device="cpu")
+    train(make_spec(toy_run | change), tmp_path / "run", device="cpu")
+    assert re.search(f"of a training with {what}; now checkpoint.other.pt", caplog.text)
+    assert (tmp_path / "run" / "checkpoint.other.pt").read_bytes() == before
+    assert same_file(tmp_path / "alone" / "model.pt", tmp_path / "run" / "model.pt")
 
 
 def test_sizes_of_the_split_must_be_those_of_the_run(toy_run, tmp_path):
@@ -556,6 +565,47 @@ def test_atom_references_are_removed_and_added_back(tmp_path):
     assert evaluate(tmp_path / "run")["parts"]["test"]["energy"]["mae"] < 5.0
 
 
+def test_two_trainings_in_one_directory(toy_run, tmp_path):
+    """The second says who is there; one that was killed is in nobody's way."""
+    run = toy_run | {"steps": 100_000, "checkpoint_interval": 20}
+    first = start(run, tmp_path / "run")
+    wait_for(tmp_path / "run" / "checkpoint.pt", first)
+    second = start(run, tmp_path / "run")
+    message = second.communicate()[1]
+    assert second.returncode == 2 and f"in use by process {first.pid} on " in message
+    assert first.poll() is None
+    first.kill()
+    first.wait()
+    third = start(run | {"steps": 60}, tmp_path / "run")
+    message = third.communicate()[1]
+    assert third.returncode == 0, message
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_a_file_system_without_locks(toy_run, tmp_path, caplog, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    fit(make_spec(toy_run), tmp_path / "run")
+    assert "this file system knows no locks (No locks available)" in caplog.text
+    assert (tmp_path / "run" / "model.pt").exists()
+
+
+def test_a_training_ends_with_the_workflow_that_started_it(toy_run, tmp_path):
+    run = toy_run | {"steps": 100_000, "checkpoint_interval": 20}
+    with subprocess.Popen(["sleep", "1000"]) as workflow:
+        training = start(run, tmp_path / "run", SCHNET_ENDS_WITH=str(workflow.pid))
+        wait_for(tmp_path / "run" / "checkpoint.pt", training)
+        workflow.kill()
+    message = training.communicate()[1]
+    assert training.returncode == 128 + signal.SIGTERM
+    assert "workflow that started this has ended" in message and "checkpoint written" in message
+    # the number of another machine's process
+    process = start(toy_run, tmp_path / "other", SCHNET_ENDS_WITH="4194303")
+    assert process.wait() == 0
+
+
 def test_a_finished_run_is_not_overwritten(toy_run, tmp_path):
     fit(make_spec(toy_run), tmp_path / "run")
     before = (tmp_path / "run" / "model.pt").read_bytes()
@@ -570,6 +620,26 @@ def test_the_model_of_another_run_is_refused(toy_run, tmp_path):
     fit(make_spec(toy_run | {"seed": 5}), tmp_path / "other")
     (tmp_path / "other" / "model.pt").replace(tmp_path / "one" / "model.pt")
     with pytest.raises(ModelError, match=r"model.pt: is the model of another run \(seed differ"):
+        evaluate(tmp_path / "one")
+    save_model(tmp_path / "one" / "model.pt", random_model(), target="energy", unit="eV")
+    with pytest.raises(ModelError, match=r"model.pt: does not tell which run made it"):
+        evaluate(tmp_path / "one")
+
+
+@pytest.mark.parametrize("method", ["mean", "kernel_ridge", "neural"])
+def test_the_model_of_other_data_or_settings_is_refused(toy_run, tmp_path, method):
+    gradient_steps = {"protocol", "model", "steps", "validation_interval", "batch_size"}
+    run = toy_run | {"method": method, "forces": None}
+    if method != "neural":
+        run = {k: v for k, v in run.items() if k not in gradient_steps}
+    store = Store(run["data"])
+    other = tmp_path / "other.npz"
+    save_split(other, store, make_split(store, n_train=70, n_validation=16, seed=9))
+    fit(make_spec(run | {"split_seed": 9, "split": str(other)}), tmp_path / "other")
+    fit(make_spec(run), tmp_path / "one")
+    (tmp_path / "other" / "model.pt").replace(tmp_path / "one" / "model.pt")
+    what = r"\(split_seed(, split)? differ\)"
+    with pytest.raises(ModelError, match=rf"model.pt: is the model of another run {what}"):
         evaluate(tmp_path / "one")
 
 

@@ -10,6 +10,7 @@ import sys
 from schnet import __version__
 from schnet.cli import analysis, data, results, runs, simulate
 from schnet.errors import SchNetError
+from schnet.parent import end_with_parent
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +42,7 @@ def main(argv=None) -> int:
         datefmt="%H:%M:%S",
         stream=sys.stderr,
     )
+    end_with_parent()
     if getattr(args, "device", None) == "auto":
         import torch
 
@@ -54,5 +56,5 @@ def main(argv=None) -> int:
     except (SchNetError, OSError) as error:
         if args.verbose:
             raise
-        print(f"schnet: error: {error}", file=sys.stderr)
+        print("schnet: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 from pathlib import Path
 
-from schnet.cli.options import add_verb, at_least_one, named_source
+from schnet.cli.options import add_verb, at_least_one, mapping, named_source
 from schnet.errors import ConfigError
 
 
@@ -113,7 +112,7 @@ def reference(args):
         raise ConfigError(
             f"workflow/sources.yaml: {args.dataset}: no `reference`: it can be fetched, not made"
         )
-    options = json.loads(args.options) if args.options else {}
+    options = mapping(args.options, "--options") if args.options else {}
     records = generate(
         args.dataset,
         source["reference"],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from schnet.errors import ConfigError
+
 
 def add_verb(parent, name: str, function) -> argparse.ArgumentParser:
     """A verb that calls ``function`` with the parsed arguments; its docstring is the help."""
@@ -20,6 +22,17 @@ def at_least_one(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
+
+
+def mapping(text: str, where: str) -> dict:
+    """A mapping given as JSON on the command line; ConfigError when it is none."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{where}: not valid JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: not a mapping, but {text}")
+    return value
 
 
 def add_device(p):
@@ -62,7 +75,7 @@ def configured_project(args):
     if args.config and args.config.endswith(".json"):
         values = read_json(args.config)
     elif args.config:
-        values |= json.loads(args.config)
+        values |= mapping(args.config, "--config")
     for key in ("scale", "mirror", "results_dir"):
         if getattr(args, key):
             values[key] = getattr(args, key)

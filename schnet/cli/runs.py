@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gc
-import json
+import os
 import sys
 from pathlib import Path
 
-from schnet.cli.options import add_compute, add_engine, add_verb, at_least_one
+from schnet.cli.options import add_compute, add_engine, add_verb, at_least_one, mapping
 from schnet.errors import ConfigError, SchNetError
+from schnet.parent import ENDS_WITH
+
+ORPHAN = 60.0  # seconds that a training waits for one in the same directory to end
 
 
 def _settings(args) -> tuple[dict, str]:
@@ -19,7 +22,7 @@ def _settings(args) -> tuple[dict, str]:
 
     inline = args.run.lstrip().startswith("{")
     where = "run" if inline else args.run
-    values = json.loads(args.run) if inline else read_yaml(args.run)
+    values = mapping(args.run, where) if inline else read_yaml(args.run)
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: a mapping with the settings of a run is expected")
     values = settings_of(values)
@@ -50,7 +53,9 @@ def train(args):
     if out in members:
         sys.exit(train_together(members, out, threads=args.threads, device=args.device))
     gc.freeze()  # what is loaded by now is no garbage: the collector would look through it again
-    fit(spec, out, threads=args.threads, device=args.device)
+    # one that a killed workflow left behind ends with its next step
+    wait = ORPHAN if ENDS_WITH in os.environ else 0.0
+    fit(spec, out, threads=args.threads, device=args.device, wait=wait)
 
 
 def evaluate(args):

@@ -27,10 +27,12 @@ import torch
 
 from schnet.data.structures import Structures
 from schnet.errors import ConfigError
+from schnet.lock import locked
 from schnet.record import is_finished
 from schnet.run import RunSpec
 
 log = logging.getLogger("schnet")
+LOCK = ".lock"  # in a run's directory, while it is fitted
 
 
 class Predictor(Protocol):
@@ -108,7 +110,7 @@ def check_method(name: str, values: dict, forces: str | None = None):
     return cls(**values)
 
 
-def fit(run: RunSpec, out, *, threads: int = 1, device: str = "cpu") -> None:
+def fit(run: RunSpec, out, *, threads: int = 1, device: str = "cpu", wait: float = 0.0) -> None:
     """Fit what the settings of a run say, into a directory; once, a finished run stays as it is.
 
     Args:
@@ -116,17 +118,27 @@ def fit(run: RunSpec, out, *, threads: int = 1, device: str = "cpu") -> None:
         out: the directory; gets model.pt, run.yaml and what else the method writes.
         threads: of the CPU.
         device: cpu or cuda.
+        wait: seconds to wait for another process that fits into the same directory.
 
     Raises:
         ConfigError, DataError: settings, data and split do not fit together, see ``check_method``.
+        SchNetError: another process fits into the directory, and which.
     """
     module = method(run.method)
     if hasattr(module, "Hyperparameters"):
         check_method(run.method, run.model, run.forces)
-    if is_finished(out, run):
-        log.info("%s: finished before; delete the directory to do it again", out)
+    if _finished(out, run):
         return
-    module.fit(run, Path(out), threads=threads, device=device)
+    with locked(Path(out) / LOCK, str(out), wait=wait):
+        if not _finished(out, run):  # by the one that was waited for
+            module.fit(run, Path(out), threads=threads, device=device)
+
+
+def _finished(out, run: RunSpec) -> bool:
+    if not is_finished(out, run):
+        return False
+    log.info("%s: finished before; delete the directory to do it again", out)
+    return True
 
 
 def load(

@@ -18,8 +18,8 @@ import torch
 from schnet.data.structures import Structures
 from schnet.errors import ConfigError, ModelError, first_line
 from schnet.files import atomic
-from schnet.record import open_inputs, write_run_file
-from schnet.run import MODEL_FILE, RunSpec
+from schnet.record import check_origin, open_inputs, write_run_file
+from schnet.run import MODEL_FILE, RunSpec, read_finished
 from schnet.training.objective import statistics
 
 log = logging.getLogger("schnet")
@@ -100,7 +100,7 @@ def load_arrays(folder: Path, method: str) -> dict:
     """What ``save_arrays`` wrote.
 
     Raises:
-        ModelError: the file is missing, damaged, or of another method.
+        ModelError: the file is missing, damaged, or of another method or run.
     """
     path = Path(folder) / MODEL_FILE
     if not path.exists():
@@ -113,6 +113,7 @@ def load_arrays(folder: Path, method: str) -> dict:
     found = content.get("method") if isinstance(content, dict) else None
     if found != method:
         raise ModelError(f"{path}: is not a model of the method {method}")
+    check_origin(path, content, read_finished(folder))
     arrays = content["arrays"]
     return {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in arrays.items()}
 

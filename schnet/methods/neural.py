@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,8 @@ import torch
 
 from schnet.data.structures import Structures
 from schnet.engine import inference
-from schnet.errors import ModelError
 from schnet.models import load_model, read_model_file
+from schnet.record import check_origin
 from schnet.run import MODEL_FILE, RunSpec, read_finished
 from schnet.training.loop import train
 
@@ -64,19 +63,7 @@ def load(
     """
     file = folder / MODEL_FILE
     content = read_model_file(file)
-    _check_origin(file, content["provenance"], read_finished(folder)["run"])
+    check_origin(file, content["provenance"], read_finished(folder))
     alternatives = tuple(content["alternatives"])
     model = load_model(file, weights=weights)
     return Predictor(model, alternatives, threads=threads, device=device, engine=engine)
-
-
-def _check_origin(file: Path, provenance: dict, settings: dict) -> None:
-    """Raise ModelError unless a model file tells the settings of run.yaml as its origin."""
-    told = json.loads(provenance.get("run", "{}"))
-    # files of earlier versions know fewer settings, or others
-    different = sorted(k for k in told.keys() & settings.keys() if told[k] != settings[k])
-    if different:
-        raise ModelError(
-            f"{file}: is the model of another run ({', '.join(different)} differ); "
-            "put the run's own back or train again"
-        )

@@ -223,7 +223,7 @@ class Trainer:
 
         Raises:
             Interrupted: after SIGTERM or SIGINT, with a checkpoint written.
-            TrainingError: the loss diverged, or the checkpoint is of another run.
+            TrainingError: the loss diverged, or the checkpoint cannot be read.
         """
         spec, state = self.spec, self.state
         self.out.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,8 @@ from schnet.run import RunSpec
 from schnet.training.schedule import learning_rate
 
 log = logging.getLogger("schnet")
+#: what the checkpoint of another run is renamed to
+OTHER = "checkpoint.other.pt"
 
 
 @dataclass
@@ -162,36 +164,47 @@ class TrainingState:
     def restore(self, path: Path, identity: dict) -> bool:
         """Continue from a checkpoint, if there is one.
 
+        That of another run (other scientific settings, data or split) is set aside, under the name
+        ``OTHER``.
+
+        Returns:
+            Whether it continues.
+
         Raises:
-            TrainingError: it cannot be read, or another run wrote it (other scientific settings,
-                data or split).
+            TrainingError: the checkpoint cannot be read.
         """
         path = Path(path)
         if not path.exists():
             return False
         try:
             content = torch.load(path, map_location=self.flat.tensor.device, weights_only=True)
-        except Exception as error:
+            differences = _differences(identity, content.get("identity"))
+            if not differences:
+                self._take(content)
+        except Exception as error:  # PyTorch raises anything
             reason = first_line(error)
             raise TrainingError(
                 f"{path}: cannot be read ({reason}); delete it to start anew"
             ) from error
-        differences = _differences(identity, content.get("identity"))
         if differences:
-            raise TrainingError(
-                f"{path}: belongs to a training with {' and '.join(differences)}; "
-                "delete it to start anew"
-            )
+            path.replace(path.with_name(OTHER))
+            reason = " and ".join(differences)
+            log.warning("%s: of a training with %s; now %s, starting anew", path, reason, OTHER)
+            return False
+        log.info("continuing from step %s", f"{self.step:,}")
+        return True
+
+    def _take(self, content: dict) -> None:
         for key in self.PLAIN:
             setattr(self, key, content[key])
         self.optimiser.load_state_dict(content["optimiser"])
         with torch.no_grad():
             self.flat.tensor.copy_(content["flat"])
+        if (content["average"] is None) != (self.average is None):
+            raise ValueError("the average of the weights is missing")
         self.average = content["average"]
         self.best = {kind: Best(**best) for kind, best in content["best"].items()}
         # random numbers are drawn by the CPU, whatever the device
         self.generator.set_state(content["generator"].cpu())
         torch.set_rng_state(content["torch_rng"].cpu())
         self.order = None if content["order"] is None else content["order"].cpu()
-        log.info("continuing from step %s", f"{self.step:,}")
-        return True

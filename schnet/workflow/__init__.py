@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import yaml
@@ -77,11 +78,24 @@ def load_config(root: Path, values: dict | None = None) -> dict:
     if values.get("run"):  # --config run='{ema: 0.999}' arrives with all values as text
         values["run"] = _typed(values["run"])
     check_run(values.get("run") or {}, f"{CONFIG}: run")
+    for key in ("data_dir", "results_dir", "mirror"):
+        _check_path(values.get(key), f"{CONFIG}: {key}")
     for key in ("data_dir", "results_dir"):
         if values.get(key):  # data/ and data are the same folder
             values[key] = os.path.normpath(values[key])
     given = {k: v for k, v in values.items() if v is not None}
     return DEFAULT_CONFIG | given
+
+
+def _check_path(path: str | None, where: str):
+    """Raise ConfigError for a path that programs between here and its file would misread."""
+    for character in path or "":
+        if unicodedata.category(character).startswith("C"):  # control, or no character at all
+            raise ConfigError(f"{where}: {path!r} holds the character {character!r}; rename it")
+        if character in "{}":
+            raise ConfigError(f"{where}: {path!r}: braces are wildcards to Snakemake; rename it")
+    if path and path.startswith("-"):
+        raise ConfigError(f"{where}: {path!r} looks like an option; give the whole path")
 
 
 def _typed(value):

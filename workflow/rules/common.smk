@@ -4,16 +4,39 @@
 # engine, …) travels as resources, which trigger nothing.
 import json
 import os
+import re
+import socket
 import sys
+from pathlib import Path
 
 from schnet import figures
 from schnet.errors import SchNetError
+from schnet.lock import arriving
+from schnet.parent import ENDS_WITH
 from schnet.project import load_project
 from schnet.reference import PARALLEL
 from schnet.workflow import EXECUTION_CONFIG
 
 # the schnet command of the environment that snakemake runs in, activated or not
-shell.prefix(f"export PATH={os.path.dirname(sys.executable)!r}:$PATH; ")
+os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+# what this process starts ends with it: a killed snakemake leaves no training behind
+os.environ[ENDS_WITH] = str(os.getpid())
+
+# A killed snakemake leaves its locks behind, by which its next start would be refused. They are
+# removed where all it had started has ended with it: not while jobs may go on, on a cluster.
+if workflow.is_main_process:
+    here = socket.gethostname()
+    if workflow.resource_settings.nodes is not None:
+        here = "a cluster"
+    with arriving(".snakemake/running") as (note, alone):
+        locks = list(Path(".snakemake/locks").glob("*.lock"))
+        before = note.read()
+        if alone and before == here != "a cluster":
+            for lock in locks:
+                lock.unlink()
+        elif here == "a cluster" or not locks:
+            note.truncate(0)
+            note.write(here)
 
 try:
     PROJECT = load_project(config, workflow.basedir)

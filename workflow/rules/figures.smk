@@ -1,6 +1,4 @@
 # Figures, one per file in workflow/figures, each with its data as CSV.
-import json
-import re
 
 
 rule figure:
@@ -27,7 +25,7 @@ rule figure:
         declaration=lambda w: json.dumps(PROJECT.figures[w.figure], sort_keys=True),
         caption=lambda w: figures.caption(PROJECT, w.figure),
     shell:
-        "schnet figure {wildcards.figure} --config {input.config:q} --output {output.png:q} "
+        "schnet figure {wildcards.figure:q} --config {input.config:q} --output {output.png:q} "
         "> {log:q} 2>&1"
 
 

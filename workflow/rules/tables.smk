@@ -21,12 +21,12 @@ rule table:
     log:
         f"{RESULTS}/logs/tables/{{table}}.log",
     wildcard_constraints:
-        table="|".join(TABLES),
+        table="|".join(map(re.escape, TABLES)),
     localrule: True
     params:
         stem=lambda w: f"{RESULTS}/tables/{w.table}",
     shell:
-        "schnet table {wildcards.table} --config {input.config:q} --output {params.stem:q} "
+        "schnet table {wildcards.table:q} --config {input.config:q} --output {params.stem:q} "
         "> {log:q} 2>&1"
 
 
