@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from schnet.errors import DataError
-from schnet.files import atomic
+from schnet.hdf5 import atomic_hdf5, chunk_shape
 
 if TYPE_CHECKING:
     from schnet.data.store import Store
@@ -126,15 +126,18 @@ def write_neighbours(store: Store, out, cutoff: float) -> int:
     """
     if not cutoff > 0:
         raise DataError(f"cutoff: {cutoff} Å is not positive")
-    options = dict(chunks=True, compression="gzip", compression_opts=1, shuffle=True)
+    small = dict(compression="gzip", compression_opts=1, shuffle=True)
+    columns: dict[str, tuple[str, tuple[int, ...]]] = {"i": ("i4", ()), "j": ("i4", ())}
+    if store.periodic:
+        columns["shift"] = ("i1", (3,))
     total = 0
     offsets = [np.zeros(1, np.int64)]
-    with atomic(out) as temporary, h5py.File(temporary, "w", libver="latest") as h5:
-        for key in ("i", "j"):
-            h5.create_dataset(key, (0,), maxshape=(None,), dtype="i4", **options)
-        if store.periodic:
-            h5.create_dataset("shift", (0, 3), maxshape=(None, 3), dtype="i1", **options)
+    with atomic_hdf5(out) as h5:
+        for key, (dtype, shape) in columns.items():
+            options = small | {"maxshape": (None, *shape), "chunks": chunk_shape(dtype, shape)}
+            h5.create_dataset(key, (0, *shape), dtype=dtype, **options)
         for start in range(0, len(store), CHUNK):
+            h5.check()
             part = np.arange(start, min(start + CHUNK, len(store)))
             part_offsets, i, j, shift = find_neighbours(store, part, cutoff)
             offsets.append(total + part_offsets[1:])

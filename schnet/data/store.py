@@ -31,7 +31,7 @@ import numpy as np
 
 from schnet.data.neighbours import MAX_SHIFT, lonely_atom, neighbour_pairs
 from schnet.errors import DataError
-from schnet.files import atomic
+from schnet.hdf5 import atomic_hdf5, chunk_shape
 
 VERSION = 2
 CHUNK = 4096  # structures buffered before a write; part of the digest's definition
@@ -135,10 +135,11 @@ def write_store(
             message names it.
     """
     notes = {} if notes is None else notes
-    with atomic(path) as temporary, h5py.File(temporary, "w", libver="latest") as h5:
+    with atomic_hdf5(path) as h5:
         columns = _make_columns(h5, properties, cutoff is not None)
         counts, dropped = [], 0
         for number, structure in enumerate(structures):
+            h5.check()
             where = f"{name}: structure {structure.id}"
             check(structure, where)
             if cutoff is None and structure.cell is not None:
@@ -185,27 +186,29 @@ class _Columns:
     def __init__(self, h5: h5py.File):
         self.h5 = h5
         self.digest = hashlib.sha256()
+        self.datasets: dict[str, h5py.Dataset] = {}
+        self.dtypes: dict[str, np.dtype] = {}
         self.buffers: dict[str, list[np.ndarray]] = {}
 
     def create(self, key: str, dtype: str, shape: tuple[int, ...] = (), **attributes) -> None:
         """Add a dataset [0, *shape], which grows along its first axis."""
-        options = {"chunks": True, "maxshape": (None, *shape), "dtype": dtype}
-        if not dtype.startswith("S"):
-            options |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-        dataset = self.h5.create_dataset(key, (0, *shape), **options)
+        options = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+        options |= {"maxshape": (None, *shape), "chunks": chunk_shape(dtype, shape)}
+        dataset = self.h5.create_dataset(key, (0, *shape), dtype, **options)
         dataset.attrs.update(attributes)
-        self.buffers[key] = []
+        # looking them up in the file costs more than all the rest of a small structure
+        self.datasets[key], self.dtypes[key], self.buffers[key] = dataset, dataset.dtype, []
 
     def append(self, key: str, rows) -> None:
         """Add rows [n, *shape] to a dataset."""
-        self.buffers[key].append(np.asarray(rows, self.h5[key].dtype))
+        self.buffers[key].append(np.asarray(rows, self.dtypes[key]))
 
     def flush(self) -> None:
         """Write what is buffered."""
         for key in sorted(self.buffers):
             if self.buffers[key]:
                 rows = np.concatenate(self.buffers[key])
-                dataset = self.h5[key]
+                dataset = self.datasets[key]
                 dataset.resize(len(dataset) + len(rows), axis=0)
                 dataset[len(dataset) - len(rows) :] = rows
                 self.digest.update(key.encode())
