@@ -3,13 +3,17 @@
 import bz2
 import io
 import json
+import platform
 import shutil
+import sqlite3
 import tarfile
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
 from ase.build import bulk
+from conftest import ROOT
 
 from schnet.data import c20, iso17, materials_project, md17, qm9
 from schnet.data.census import sentences
@@ -17,6 +21,7 @@ from schnet.data.splits import make_split
 from schnet.data.store import Store, Structure, write_store
 from schnet.data.structures import load
 from schnet.errors import DataError
+from schnet.workflow import find_workflow, load_sources
 
 METHANE = "\n".join(
     [
@@ -79,6 +84,7 @@ def test_qm9_values_units_exponents_and_removal(tmp_path):
     ("change", "message"),
     [
         (("C\tC\t\nInChI=1S/CH4/h1H4\tInChI=1S/CH4/h1H4\n", ""), "line 9: missing"),
+        (("5\ngdb", "4\ngdb"), "line 10: one too many; a molecule of 4 atoms has 9 lines"),
         (("1.9761204*^-6", "nan"), "line 4: a coordinate is not finite"),
         (("1.9761204*^-6", "oops"), "line 4: a coordinate is not a number"),
         (("-40.47893", "?"), "line 2"),
@@ -93,8 +99,31 @@ def test_damaged_molecule_files_name_the_line(tmp_path, change, message):
     assert not list(tmp_path.glob("*.h5")) and not list(tmp_path.glob(".*"))
 
 
+def test_molecule_twice(tmp_path):
+    raw = write_qm9(tmp_path / "raw", [METHANE, METHANE])
+    with pytest.raises(DataError, match="structure 1: occurs twice"):
+        qm9.convert(raw, tmp_path / "qm9.h5", name="qm9", about={})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("H 0.0", "X 0.0"), "atomref.txt: no line for H, an element of molecule 1"),
+        (("-0.500273", "nan"), "atomref.txt: H: 'nan' is not a number"),
+        (("-37.846772", "?"), "atomref.txt: C: '\\?' is not a number"),
+    ],
+)
+def test_damaged_single_atom_energies(tmp_path, change, message):
+    raw = write_qm9(tmp_path / "raw", [METHANE])
+    text = (raw / "atomref.txt").read_text()
+    (raw / "atomref.txt").write_text(text.replace(*change))
+    with pytest.raises(DataError, match=message):
+        qm9.convert(raw, tmp_path / "qm9.h5", name="qm9", about={})
+
+
 def test_truncated_tar_is_refused(tmp_path):
-    raw = write_qm9(tmp_path / "raw", [METHANE] * 200)
+    texts = [METHANE.replace("gdb 1", f"gdb {k}") for k in range(1, 201)]
+    raw = write_qm9(tmp_path / "raw", texts)
     archive = raw / "dsgdb9nsd.xyz.tar.bz2"
     content = archive.read_bytes()
     for damaged in (
@@ -150,6 +179,52 @@ def test_md17_without_forces_or_with_nan(tmp_path):
     assert not (tmp_path / "e.h5").exists()
 
 
+def of_ethanol(raw, out, **arrays):
+    """Convert a trajectory as `schnet data convert md17_ethanol` does."""
+    upstream = load_sources(find_workflow(ROOT))["md17_ethanol"]
+    raw = write_md17(raw, **arrays)
+    return md17.convert(raw, out, name="md17_ethanol", about={}, upstream=upstream)
+
+
+def test_md17_of_another_molecule(tmp_path):
+    ethanol = np.array([6, 6, 8, 1, 1, 1, 1, 1, 1])
+    for z, formula in ((np.append(ethanol[:8], 6), "C3H5O"), (np.array([8, 1, 1]), "H2O")):
+        r = np.random.default_rng(0).normal(size=(6, len(z), 3)) * 3
+        with pytest.raises(DataError, match=f"ethanol-1: {formula} instead of C2H6O"):
+            of_ethanol(tmp_path / "raw", tmp_path / "e.h5", z=z, R=r, F=r)
+    r = np.random.default_rng(0).normal(size=(6, 9, 3)) * 3
+    of_ethanol(tmp_path / "raw", tmp_path / "e.h5", z=ethanol, R=r, F=r)
+    assert len(Store(tmp_path / "e.h5")) == 6
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"z": np.array([8, 1, np.nan])}, "array 'z': nan of atom 2 is no atomic number"),
+        ({"z": np.array([6.7, 1, 1])}, "array 'z': 6.7 of atom 0 is no atomic number"),
+        ({"z": np.array([8, 0, 1])}, "array 'z': 0 of atom 1 is no atomic number"),
+        ({"z": np.array(["O", "H", "H"])}, "array 'z': holds no numbers"),
+        ({"z": np.array(8)}, "shapes do not fit"),
+        ({"E": np.array([["a"]] * 6)}, "array 'E': holds no numbers"),
+        ({"F": np.ones((6, 3, 3)) * 1j}, "array 'F': holds no numbers"),
+        ({"R": np.zeros((0, 3, 3)), "F": np.zeros((0, 3, 3)), "E": np.zeros(0)}, "no structure"),
+        ({"R": np.zeros((6, 3, 3))}, "ethanol-1: two atoms overlap"),
+    ],
+)
+def test_md17_arrays_that_cannot_be_meant(tmp_path, arrays, message):
+    raw = write_md17(tmp_path / "raw", **arrays)
+    with pytest.raises(DataError, match=message):
+        md17.convert(raw, tmp_path / "e.h5", name="md17_ethanol", about={})
+    assert not (tmp_path / "e.h5").exists()
+
+
+def test_md17_array_without_archive(tmp_path):
+    with open(tmp_path / "md17_ethanol.npz", "wb") as f:
+        np.save(f, np.zeros(3))
+    with pytest.raises(DataError, match="not a NumPy archive"):
+        md17.convert(tmp_path, tmp_path / "e.h5", name="md17_ethanol", about={})
+
+
 def write_iso17(folder, validation="2\n5\n", others=3):
     """An archive of the upstream layout; nothing unpacked lies beside it."""
     from ase import Atoms
@@ -187,7 +262,7 @@ def test_iso17_parts(tmp_path):
 
 
 def test_iso17_follows_its_archive(tmp_path):
-    """Another archive, or an extraction that broke off, is unpacked again."""
+    """Nothing unpacked is left, of this conversion or of one that was killed."""
 
     def parts():
         iso17.convert(tmp_path, tmp_path / "iso17.h5", name="iso17", about={})
@@ -197,11 +272,76 @@ def test_iso17_follows_its_archive(tmp_path):
     write_iso17(tmp_path)
     assert parts() == [4, 2, 2, 3]
     write_iso17(tmp_path, validation="1\n", others=1)
+    dead = tmp_path / f".iso17.{platform.node()}-{2**30}.tmp"
+    dead.mkdir()
+    (dead / "reference.db").write_bytes(b"half")
     assert parts() == [5, 1, 2, 1]
-    (tmp_path / "iso17" / ".complete").unlink()
-    (tmp_path / "iso17" / "test_within.db").write_bytes(b"half")
-    assert parts() == [5, 1, 2, 1]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["iso17", "iso17.h5", "iso17.tar.gz"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["iso17.h5", "iso17.tar.gz"]
+
+
+def test_iso17_placed_by_hand(tmp_path):
+    with tarfile.open(write_iso17(tmp_path)) as tar:
+        tar.extractall(tmp_path, filter="data")
+    (tmp_path / "iso17.tar.gz").unlink()
+    iso17.convert(tmp_path, tmp_path / "iso17.h5", name="iso17", about={})
+    assert len(Store(tmp_path / "iso17.h5")) == 11 and (tmp_path / "iso17").is_dir()
+
+
+def test_rows_of_a_database_are_not_all_in_memory(tmp_path, monkeypatch):
+    from ase import Atoms
+    from ase.db import connect
+
+    forces = np.random.default_rng(0).normal(size=(2000, 3))  # 48 kB
+    with connect(tmp_path / "a.db") as database:
+        for k in range(100):
+            atoms = Atoms("CO", [[0, 0, 0], [0, 0, 1.1]])
+            database.write(atoms, total_energy=float(k), data={"atomic_forces": forces})
+    monkeypatch.setattr(iso17, "BATCH", 7)
+    tracemalloc.start()
+    found = [
+        (row, structure.properties["energy"]) for row, structure in iso17.rows(database.filename)
+    ]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == [(k + 1, float(k)) for k in range(100)] and peak < 30 * forces.nbytes
+
+
+def replace_in_archive(archive, name, content):
+    """The archive with another content of one file."""
+    with tarfile.open(archive) as tar:
+        tar.extractall(archive.parent / "work", filter="data")
+    (archive.parent / "work" / "iso17" / name).write_bytes(content)
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(archive.parent / "work" / "iso17", "iso17")
+    shutil.rmtree(archive.parent / "work")
+
+
+def foreign_database(path):
+    with sqlite3.connect(path) as connection:
+        connection.execute("create table systems (id integer primary key, name text)")
+        connection.execute("create table information (name text, value text)")
+        connection.execute("insert into systems values (1, 'x')")
+    connection.close()
+    return path.read_bytes()
+
+
+def test_iso17_with_foreign_content(tmp_path):
+    foreign = foreign_database(tmp_path / "foreign.db")
+    for name, content, message in (
+        ("validation_ids.txt", b"1\n2.5\n", "validation_ids.txt: not a list of row numbers"),
+        ("validation_ids.txt", b"\xff\xfe", "validation_ids.txt: not a list of row numbers"),
+        ("test_within.db", foreign, "test_within.db: not an ASE database"),
+        (
+            "test_within.db",
+            b"SQLite format 3\0" + bytes(200),
+            "test_within.db: not an ASE database",
+        ),
+        ("test_within.db", b"{}", "test_within.db: not an ASE database"),
+    ):
+        replace_in_archive(write_iso17(tmp_path), name, content)
+        with pytest.raises(DataError, match=message) as error:
+            iso17.convert(tmp_path, tmp_path / "iso17.h5", name="iso17", about={})
+        assert "\n" not in str(error.value)
 
 
 def test_iso17_archive_that_is_damaged_or_reaches_outside(tmp_path):
@@ -273,6 +413,10 @@ def test_crystals_that_cannot_be_meant(tmp_path):
     flat = Structure("flat", np.array([29]), np.zeros((1, 3)), {}, cell=np.diag([3.0, 3.0, 0.0]))
     with pytest.raises(DataError, match="flat: the cell has no volume"):
         write_store(tmp_path / "m.h5", [flat], {}, name="m", cutoff=5.0)
+    shared = Structure("shared", np.array([29, 29]), np.zeros((2, 3)), {}, cell=3.0 * np.eye(3))
+    shared.positions[1] = [2.98, 0, 0]  # 0.02 Å from an image of the other
+    with pytest.raises(DataError, match="shared: two atoms overlap \\(0.02 Å apart\\)"):
+        write_store(tmp_path / "m.h5", [shared], {}, name="m", cutoff=5.0)
     cubic = Structure("cubic", np.array([29]), np.zeros((1, 3)), {}, cell=3.0 * np.eye(3))
     with pytest.raises(DataError, match="cubic: has a cell; crystals are stored with a cutoff"):
         write_store(tmp_path / "m.h5", [cubic], {}, name="m")

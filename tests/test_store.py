@@ -56,6 +56,15 @@ def test_neighbours_of_other_data_or_another_cutoff_are_refused(crystals, tmp_pa
         load(crystals, [0], [], cutoff=4.5, neighbours=other.path)
 
 
+@pytest.mark.parametrize("key", ["offsets", "i", "shift"])
+def test_neighbours_with_a_missing_part(crystals, tmp_path, key):
+    write_neighbours(crystals, tmp_path / "n.h5", 4.5)
+    with h5py.File(tmp_path / "n.h5", "a") as h5:
+        del h5[key]
+    with pytest.raises(DataError, match="n.h5: damaged .*schnet data neighbours"):
+        load(crystals, [0], [], cutoff=4.5, neighbours=tmp_path / "n.h5")
+
+
 def test_an_atom_without_neighbours(crystals, tmp_path):
     """Refused in a crystal, allowed in a molecule, where nothing is divided by zero."""
     with pytest.raises(DataError, match=r"structure c2: atom 0 has no neighbour within 4.0 Å"):
@@ -111,6 +120,54 @@ def test_store_refuses_incomplete_and_foreign_files(tmp_path):
         Store(tmp_path / "half.h5")
     with pytest.raises(DataError, match="no such data file"):
         Store(tmp_path / "absent.h5")
+
+
+def test_loading_a_few_structures_reads_not_all(tmp_path, monkeypatch):
+    store = write_molecules(tmp_path / "t.h5", 400)
+    sizes, read = [], h5py.Dataset.__getitem__
+
+    def counted(self, *args):
+        content = read(self, *args)
+        sizes.append(np.size(content))
+        return content
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", counted)
+    indices = np.array([203, 201, 200])
+    data = load(store, indices, ["energy", "forces"], cutoff=3.0)
+    assert max(sizes) <= 4 * 9 * 3  # atoms of four structures
+    monkeypatch.undo()
+    for k, index in enumerate(indices):
+        assert data.properties["energy"][k] == store.structure(index).properties["energy"]
+
+
+PARTS = ["offsets", "groups", "ids", "positions", "atomic_numbers", "properties"]
+
+
+@pytest.mark.parametrize("key", PARTS)
+def test_store_with_a_missing_part(tmp_path, key):
+    store = write_molecules(tmp_path / "t.h5", 5)
+    with h5py.File(store.path, "a") as h5:
+        del h5[key]
+    with pytest.raises(DataError, match="damaged .*convert again"):
+        Store(store.path)
+
+
+@pytest.mark.parametrize("key", [*PARTS[1:5], "properties/energy", "properties/forces"])
+def test_store_with_a_shortened_part(tmp_path, key):
+    store = write_molecules(tmp_path / "t.h5", 5)
+    with h5py.File(store.path, "a") as h5:
+        h5[key].resize(3, axis=0)
+    with pytest.raises(DataError, match=f"damaged .*/{key}: not of length .*convert again"):
+        Store(store.path)
+
+
+@pytest.mark.parametrize("name", ["name", "sources", "notes", "group_names", "version"])
+def test_store_without_an_attribute(tmp_path, name):
+    store = write_molecules(tmp_path / "t.h5", 5)
+    with h5py.File(store.path, "a") as h5:
+        del h5.attrs[name]
+    with pytest.raises(DataError, match="damaged .*convert again"):
+        Store(store.path)
 
 
 def test_unknown_property_names_the_nearest(tmp_path):

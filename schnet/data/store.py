@@ -28,15 +28,17 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from scipy.spatial.distance import pdist
 
 from schnet.data.neighbours import MAX_SHIFT, lonely_atom, neighbour_pairs
-from schnet.errors import DataError
+from schnet.errors import DataError, first_line
 from schnet.hdf5 import atomic_hdf5, chunk_shape
 
 VERSION = 2
 CHUNK = 4096  # structures buffered before a write; part of the digest's definition
 MAX_Z = 100
 ID_WIDTH = 40  # characters
+OVERLAP = 0.1  # Å; no two nuclei come this close
 
 
 KINDS = ("energy", "forces", "other")
@@ -80,7 +82,11 @@ class Structure:
 
 
 def check(structure: Structure, where: str):
-    """Raise DataError for a structure that cannot be meant: wrong shapes, NaN, or a flat cell."""
+    """Raise DataError for a structure that cannot be meant.
+
+    Wrong shapes, unknown elements, what is no finite number, a flat cell, atoms that overlap
+    (images in a crystal: see `_is_lonely`).
+    """
     z, r = np.asarray(structure.atomic_numbers), np.asarray(structure.positions)
     if z.ndim != 1 or not len(z) or r.shape != (len(z), 3):
         raise DataError(f"{where}: {len(z)} atoms but positions of shape {r.shape}")
@@ -95,6 +101,14 @@ def check(structure: Structure, where: str):
         volume = abs(np.linalg.det(structure.cell)) if np.isfinite(structure.cell).all() else 0.0
         if volume < 1e-3:
             raise DataError(f"{where}: the cell has no volume ({volume:.3g} Å^3)")
+    _check_distances(pdist(r), where)
+
+
+def _check_distances(distances: np.ndarray, where: str) -> None:
+    """Raise DataError where a distance is so small that two atoms overlap."""
+    nearest = distances.min(initial=np.inf)
+    if nearest < OVERLAP:
+        raise DataError(f"{where}: two atoms overlap ({nearest:.3g} Å apart)")
 
 
 def write_store(
@@ -137,10 +151,13 @@ def write_store(
     notes = {} if notes is None else notes
     with atomic_hdf5(path) as h5:
         columns = _make_columns(h5, properties, cutoff is not None)
-        counts, dropped = [], 0
+        counts, dropped, known = [], 0, set()
         for number, structure in enumerate(structures):
             h5.check()
             where = f"{name}: structure {structure.id}"
+            if structure.id in known:
+                raise DataError(f"{where}: occurs twice")
+            known.add(structure.id)
             check(structure, where)
             if cutoff is None and structure.cell is not None:
                 raise DataError(f"{where}: has a cell; crystals are stored with a cutoff")
@@ -236,6 +253,8 @@ def _is_lonely(structure: Structure, cutoff: float, where: str) -> bool:
     i, j, shift = neighbour_pairs(structure.positions, structure.cell, cutoff)
     if np.abs(shift).max(initial=0) > MAX_SHIFT:
         raise DataError(f"{where}: the cell is too small for neighbours within {cutoff} Å")
+    vectors = structure.positions[j] + shift @ structure.cell - structure.positions[i]
+    _check_distances(np.linalg.norm(vectors, axis=1), where)
     return lonely_atom(len(structure.atomic_numbers), i, j) is not None
 
 
@@ -269,6 +288,19 @@ def _property(dataset: h5py.Dataset) -> Property:
         approximate=bool(a["approximate"]),
         kind=str(a["kind"]),
     )
+
+
+def _check_lengths(h5: h5py.File) -> None:
+    """Raise ValueError where a dataset of the layout is missing or has another length."""
+    n_structures, n_atoms = len(h5["offsets"]) - 1, h5["offsets"][-1]
+    per_atom = [h5["atomic_numbers"], h5["positions"]]
+    per_structure = [h5["ids"], h5["groups"], *([h5["cell"]] if "cell" in h5 else [])]
+    for dataset in h5["properties"].values():
+        (per_atom if dataset.attrs["per_atom"] else per_structure).append(dataset)
+    for length, datasets in ((n_atoms, per_atom), (n_structures, per_structure)):
+        wrong = [d.name for d in datasets if len(d) != length]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: not of length {length:,}")
 
 
 class Store:
@@ -307,15 +339,20 @@ class Store:
                 self.periodic = "cell" in h5
                 self.properties = {key: _property(d) for key, d in h5["properties"].items()}
                 self.atomrefs = {key: d[:] for key, d in h5.get("atomrefs", {}).items()}
+                _check_lengths(h5)
+            self.name, self.title, self.digest = str(a["name"]), str(a["title"]), str(a["digest"])
+            self.licence, self.citation = str(a["licence"]), str(a["citation"])
+            self.sources, self.notes = json.loads(a["sources"]), json.loads(a["notes"])
+            self.group_names = json.loads(a["group_names"])
+            self.cutoff = float(a["cutoff"]) if "cutoff" in a else None
         except OSError as error:
             raise DataError(
                 f"{path}: not an HDF5 file ({error}); delete it and convert again"
             ) from error
-        self.name, self.title, self.digest = str(a["name"]), str(a["title"]), str(a["digest"])
-        self.licence, self.citation = str(a["licence"]), str(a["citation"])
-        self.sources, self.notes = json.loads(a["sources"]), json.loads(a["notes"])
-        self.group_names = json.loads(a["group_names"])
-        self.cutoff = float(a["cutoff"]) if "cutoff" in a else None
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise DataError(
+                f"{path}: damaged ({first_line(error)}); delete it and convert again"
+            ) from error
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
