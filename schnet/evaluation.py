@@ -11,7 +11,8 @@ import numpy as np
 
 from schnet import methods
 from schnet.data.store import Store
-from schnet.files import atomic, write_json
+from schnet.files import write_json
+from schnet.hdf5 import atomic_hdf5
 from schnet.methods import Predictor
 from schnet.record import Inputs, finished_run, open_inputs_of
 from schnet.run import METRICS_FILE, RunSpec
@@ -153,13 +154,17 @@ def evaluate(
     if "weights" in about["result"]:
         metrics["weights"] = about["result"]["weights"]
     metrics |= {"parts": {}, "alternatives": {}}
-    with atomic(folder / "predictions.h5") as temporary, h5py.File(temporary, "w") as h5:
+    predictions = {
+        name: predict(main, inputs, indices, spec.target, forces)
+        for name, indices in tested.items()
+    }
+    with atomic_hdf5(folder / "predictions.h5") as h5:
         h5.attrs["target"] = spec.target
-        for name, indices in tested.items():
-            found = predict(main, inputs, indices, spec.target, forces)
+        for name, found in predictions.items():
             unit = store.properties[spec.target].unit
-            _write_predictions(h5.create_group(name), indices, found, unit)
-            metrics["parts"][name] = errors(found, store, spec.target, forces, ids[indices])
+            _write_predictions(h5.create_group(name), tested[name], found, unit)
+    for name, found in predictions.items():
+        metrics["parts"][name] = errors(found, store, spec.target, forces, ids[tested[name]])
     for weights in main.alternatives:
         other = load(weights=weights)
         results = metrics["alternatives"][weights] = {}

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import platform
+import shutil
+import signal
+import sys
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,37 +22,104 @@ import yaml
 
 from schnet.errors import ConfigError, SchNetError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
+DISK = FULL + READ_ONLY  # errors that have nothing to do with what was to be written
+FORGOTTEN = 3600  # seconds after which another machine's temporary file counts as left behind
+
 
 @contextmanager
-def atomic(path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
+def scratch(path) -> Iterator[Path]:
+    """Yield a path beside ``path`` for a temporary file or folder, which is removed at the end.
 
-    Nothing is left behind when it fails.
+    It is removed when the block fails and at SIGTERM, too. What killed processes left behind for
+    the same ``path`` is removed before.
 
     Raises:
         SchNetError: the disk is full, or the directory cannot be written.
     """
     path = Path(path)
+    start, end = f".{path.name}.", f".tmp{path.suffix}"
+    temporary = path.with_name(f"{start}{platform.node()}-{os.getpid()}{end}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+        for old in path.parent.glob(f"{glob.escape(start)}*{glob.escape(end)}"):
+            if _is_dead(old, old.name[len(start) : -len(end)]):
+                _remove(old)
         try:
-            yield temporary
-            with open(temporary, "rb") as f:
-                os.fsync(f.fileno())
-            os.replace(temporary, path)
+            with _exit_at_sigterm():
+                yield temporary
         finally:
-            temporary.unlink(missing_ok=True)
+            _remove(temporary)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise SchNetError(
                 f"{path}: no space left on the disk; free some and run again"
             ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        if error.errno in READ_ONLY:
             raise SchNetError(
                 f"{path}: cannot be written ({error.strerror}); choose another directory"
             ) from error
         raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_dead(path: Path, owner: str) -> bool:
+    """Whether nobody writes a temporary file any more; ``owner`` is HOST-PID."""
+    host, _, number = owner.rpartition("-")
+    if host == platform.node() and number.isdecimal():
+        try:
+            os.kill(int(number), 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except PermissionError:
+            return False
+        return int(number) == os.getpid()  # of an earlier process with the same number
+    with suppress(FileNotFoundError):
+        return time.time() - path.stat().st_mtime > FORGOTTEN
+    return False
+
+
+def exit_at_signal(number: int, _) -> None:
+    """Raise SystemExit: the handler of SIGTERM while temporary files are there."""
+    sys.exit(128 + number)
+
+
+@contextmanager
+def _exit_at_sigterm() -> Iterator[None]:
+    """SIGTERM raises SystemExit where it would end the process without a word."""
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, exit_at_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def atomic(path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
+
+    Nothing is left behind when it fails, see `scratch`.
+
+    Raises:
+        SchNetError: the disk is full, or the directory cannot be written.
+    """
+    with scratch(path) as temporary:
+        yield temporary
+        with open(temporary, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
 
 
 def write_text(path, text: str) -> None:

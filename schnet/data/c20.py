@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from schnet.data.census import Census
 from schnet.data.store import Property, Structure, write_store
-from schnet.errors import DataError
+from schnet.errors import DataError, first_line
 
 PROPERTIES = {
     "energy": Property("kcal/mol", "total energy", kind="energy"),
@@ -47,13 +49,14 @@ def convert(raw, out, *, name: str, about: dict, **_) -> dict:
                 for frame, atoms in enumerate(iread(path, index=":")):
                     values = {
                         "energy": float(atoms.info["energy_kcal"]),
-                        "forces": atoms.arrays["forces_kcal"],
+                        "forces": np.asarray(atoms.arrays["forces_kcal"], float),
                     }
                     identifier = f"{path.stem}-{frame}"
                     yield Structure(identifier, atoms.numbers, atoms.positions, values, group=k)
-            except (KeyError, ValueError, OSError, EOFError, StopIteration) as error:
+            except Exception as error:  # ASE's reader raises anything
+                reason = f"{type(error).__name__}: {first_line(error)}"
                 raise DataError(
-                    f"{path}: damaged, or without energy_kcal and forces_kcal ({error})"
+                    f"{path}: damaged, or without energy_kcal and forces_kcal ({reason})"
                 ) from error
 
     return write_store(

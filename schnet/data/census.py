@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
 from schnet.data.fetch import MADE_HERE
 from schnet.data.store import Structure
+from schnet.errors import DataError
 
 #: keys of the notes
 STRUCTURES = "structures in the raw files"
@@ -25,8 +27,9 @@ class Census:
     """Counts structures while a converter draws them, and compares with what upstream publishes.
 
     Args:
-        sources: the records of sources.json; data made here are compared with nothing.
-        upstream: entry of workflow/sources.yaml, of which ``structures`` and ``elements`` are used.
+        sources: the records of sources.json; the number of data made here is compared with nothing.
+        upstream: entry of workflow/sources.yaml, of which ``structures``, ``elements`` and
+            ``formula`` are used.
 
     Attributes:
         notes: for the converted file; complete when the last structure was drawn.
@@ -35,14 +38,28 @@ class Census:
     def __init__(self, sources: list[dict], upstream: dict | None = None):
         made = any(s.get("checksum_from") == MADE_HERE for s in sources)
         self._published = {} if made or upstream is None else upstream
+        self._formula = None
+        if upstream and "formula" in upstream:
+            self._formula = np.sort(Atoms(upstream["formula"]).numbers)
         self.notes: dict = {}
 
     def count(self, structures: Iterable[Structure]) -> Iterator[Structure]:
-        """The same structures, counted."""
+        """The same structures, counted.
+
+        Raises:
+            DataError: one has another formula than all of the data set have.
+        """
         seen = np.zeros(len(chemical_symbols), dtype=bool)
         number = 0
         for structure in structures:
-            seen[np.asarray(structure.atomic_numbers)] = True
+            z = np.asarray(structure.atomic_numbers)
+            if self._formula is not None and not np.array_equal(np.sort(z), self._formula):
+                raise DataError(
+                    f"{structure.id}: {Atoms(z).symbols.get_chemical_formula()} instead of "
+                    f"{Atoms(self._formula).symbols.get_chemical_formula()}: the file is of "
+                    "another molecule"
+                )
+            seen[z] = True
             number += 1
             yield structure
         self.notes[STRUCTURES] = number

@@ -8,20 +8,18 @@ reference.db.
 from __future__ import annotations
 
 import gzip
-import os
-import shutil
-import sqlite3
 import tarfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from schnet.data.census import Census
 from schnet.data.store import Property, Structure, write_store
-from schnet.errors import DataError
-from schnet.files import file_digest
+from schnet.errors import DataError, first_line
+from schnet.files import DISK, scratch
 
 PROPERTIES = {
     "energy": Property("eV", "total energy", kind="energy"),
@@ -30,42 +28,33 @@ PROPERTIES = {
 #: groups of the converted file; reference.db holds the first two
 GROUPS = ["train", "validation", "test_within", "test_other"]
 PARTS = ("reference", "test_within", "test_other")
+BATCH = 1000  # rows
 
 
-def extract(raw) -> Path:
-    """Unpack iso17.tar.gz beside itself, again when the archive is another than the unpacked one.
+@contextmanager
+def databases(raw) -> Iterator[Path]:
+    """The folder with the databases of iso17.tar.gz, unpacked for the time of the block.
 
-    The archive's SHA-256 is written into the folder when it is complete. Members outside the
-    folder, links and devices are refused, and the archive's own checksum (gzip CRC) is looked at.
-    Without an archive, databases placed there by hand are taken as they are.
+    Members outside the folder, links and devices are refused, and the archive's own checksum (gzip
+    CRC) is looked at. Without an archive, databases placed in ``raw``/iso17 by hand are taken.
 
     Args:
         raw: folder with iso17.tar.gz.
 
-    Returns:
-        The folder with the databases.
-
     Raises:
         DataError: the archive is damaged, cut off or holds no folder iso17.
+        SchNetError: there is no space for the databases.
     """
     raw = Path(raw)
-    folder, archive = raw / "iso17", raw / "iso17.tar.gz"
+    archive = raw / "iso17.tar.gz"
     if not archive.exists():
-        return folder
-    marker, digest = folder / ".complete", file_digest(archive)
-    if marker.exists() and marker.read_text().strip() == digest:
-        return folder
-    work = raw / f".iso17.{os.getpid()}.tmp"
-    try:
+        yield raw / "iso17"
+        return
+    with scratch(raw / "iso17") as work:
         _unpack(archive, work)
         if not (work / "iso17").is_dir():
             raise DataError(f"{archive}: holds no folder iso17; delete it and fetch again")
-        (work / "iso17" / ".complete").write_text(digest + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(work / "iso17", folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return folder
+        yield work / "iso17"
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -77,13 +66,15 @@ def _unpack(archive: Path, folder: Path) -> None:
             while stream.read(1 << 24):  # tarfile stops before the end, where the CRC is
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in DISK:
+            raise
         raise DataError(
             f"{archive}: archive damaged or cut off ({error}); delete it and fetch again"
         ) from error
 
 
 def rows(path) -> Iterator[tuple[int, Structure]]:
-    """(row number, structure) of every row of an ASE database, one at a time.
+    """(row number, structure) of every row of an ASE database, BATCH of them in memory at a time.
 
     Energies are in eV, forces [n, 3] in eV/Å.
 
@@ -94,21 +85,45 @@ def rows(path) -> Iterator[tuple[int, Structure]]:
 
     path = Path(path)
     if not path.exists():
-        raise DataError(f"{path}: missing in the archive; fetch it again")
+        raise DataError(f"{path.name}: missing in the archive; fetch it again")
+    last, found = 0, True
     try:
-        with connect(path) as database:
-            for row in database.select():
-                forces = row.data.get("atomic_forces") if row.data else None
-                if forces is None or "total_energy" not in row.key_value_pairs:
-                    raise DataError(f"{path}: row {row.id} has no total_energy or atomic_forces")
-                values = {
-                    "energy": float(row.total_energy),
-                    "forces": np.asarray(forces, float),
-                }
-                name = f"{path.stem}-{row.id}"
-                yield row.id, Structure(name, row.numbers, row.positions, values)
-    except (sqlite3.DatabaseError, KeyError) as error:
-        raise DataError(f"{path}: not an ASE database ({error}); fetch it again") from error
+        with connect(path, type="db") as database:
+            while found:
+                found = False
+                # ASE reads all that it selects before it gives the first row
+                for row in database.select(f"id>{last}", sort="id", limit=BATCH):
+                    last, found = row.id, True
+                    yield row.id, _structure(row, path)
+    except DataError:
+        raise
+    except Exception as error:  # ASE raises anything for a database of another kind
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise DataError(f"{path.name}: not an ASE database ({reason}); fetch it again") from error
+
+
+def _structure(row, path: Path) -> Structure:
+    """The structure of a row of an ASE database."""
+    forces = row.data.get("atomic_forces") if row.data else None
+    if forces is None or "total_energy" not in row.key_value_pairs:
+        raise DataError(f"{path.name}: row {row.id} has no total_energy or atomic_forces")
+    values = {"energy": float(row.total_energy), "forces": np.asarray(forces, float)}
+    return Structure(f"{path.stem}-{row.id}", row.numbers, row.positions, values)
+
+
+def read_validation(path) -> set[int]:
+    """The row numbers in reference.db that validation_ids.txt lists.
+
+    Raises:
+        DataError: the file is missing or holds something else.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path.name}: missing in the archive; fetch it again")
+    try:
+        return {int(word) for word in path.read_text(encoding="utf-8").split()}
+    except ValueError as error:
+        raise DataError(f"{path.name}: not a list of row numbers ({first_line(error)})") from error
 
 
 def convert(raw, out, *, name: str, about: dict, upstream=None, **_) -> dict:
@@ -127,14 +142,10 @@ def convert(raw, out, *, name: str, about: dict, upstream=None, **_) -> dict:
     Raises:
         DataError: a file is missing or damaged.
     """
-    folder = extract(raw)
-    listed = folder / "validation_ids.txt"
-    if not listed.exists():
-        raise DataError(f"{listed}: missing in the archive; fetch it again")
-    validation = {int(word) for word in listed.read_text().split()}
     census = Census(about.get("sources", []), upstream)
 
-    def structures():
+    def structures(folder):
+        validation = read_validation(folder / "validation_ids.txt")
         for part in PARTS:
             for row, structure in rows(folder / f"{part}.db"):
                 group = part
@@ -143,12 +154,13 @@ def convert(raw, out, *, name: str, about: dict, upstream=None, **_) -> dict:
                 structure.group = GROUPS.index(group)
                 yield structure
 
-    return write_store(
-        out,
-        census.count(structures()),
-        PROPERTIES,
-        name=name,
-        notes=census.notes,
-        group_names=GROUPS,
-        **about,
-    )
+    with databases(raw) as folder:
+        return write_store(
+            out,
+            census.count(structures(folder)),
+            PROPERTIES,
+            name=name,
+            notes=census.notes,
+            group_names=GROUPS,
+            **about,
+        )

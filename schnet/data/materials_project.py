@@ -14,6 +14,7 @@ import os
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import numpy as np
 from schnet.data.census import Census
 from schnet.data.fetch import FIRST_FETCH, record_of, source_record, verify
 from schnet.data.store import Property, Structure, write_store
-from schnet.errors import DataError, SchNetError
+from schnet.errors import DataError, SchNetError, first_line
 from schnet.files import atomic, read_json, write_json
 
 PROPERTIES = {"formation_energy_per_atom": Property("eV/atom", "formation energy per atom")}
@@ -49,7 +50,7 @@ def parse_cif(text: str, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
             atoms = read(io.StringIO(text), format="cif")
     except Exception as error:
         raise DataError(
-            f"{where}: CIF text cannot be read ({type(error).__name__}: {error})"
+            f"{where}: CIF text cannot be read ({type(error).__name__}: {first_line(error)})"
         ) from error
     assert isinstance(atoms, Atoms)  # one image, not a list of them
     return atoms.numbers, atoms.positions, atoms.cell.array
@@ -84,7 +85,9 @@ def _json_list(stream, where) -> Iterator:
 def _record_of(item: dict) -> tuple[str, str, float | None]:
     """(material_id, CIF text, formation energy per atom in eV) of one entry of a file."""
     material, structure, energy = (item[field] for field in FIELDS)
-    return material, structure, energy
+    if not isinstance(material, str) or not isinstance(structure, str):
+        raise TypeError("material_id and structure must be texts")
+    return material, structure, None if energy is None else float(energy)
 
 
 def records(path) -> Iterator[tuple[str, str, float | None]]:
@@ -107,12 +110,13 @@ def records(path) -> Iterator[tuple[str, str, float | None]]:
             with archive.open(names[0]) as raw:
                 for item in _json_list(io.TextIOWrapper(raw, "utf-8"), path):
                     yield _record_of(item)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, zlib.error, RuntimeError) as error:
         raise DataError(
             f"{path}: archive damaged or cut off ({error}); delete it and fetch again"
         ) from error
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: an entry lacks {', '.join(FIELDS)} ({error})") from error
+    except (KeyError, TypeError, ValueError) as error:
+        wanted = ", ".join(FIELDS)
+        raise DataError(f"{path}: an entry lacks {wanted} ({first_line(error)})") from error
 
 
 def source_file(raw, sources: list[dict]) -> Path:
@@ -183,7 +187,7 @@ def convert(raw, out, *, name: str, about: dict, cutoff: float = 5.0, upstream=N
                 raise DataError(f"{where}: no formation energy")
             count += 1
             formulas.add(reduced_formula(z))
-            values = {"formation_energy_per_atom": float(energy)}
+            values = {"formation_energy_per_atom": energy}
             yield Structure(material, z, positions, values, cell)
         census.notes["different formulas"] = len(formulas)
 

@@ -7,14 +7,13 @@ F [M, n, 3] in kcal/mol/Å.
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from schnet.data.census import Census
-from schnet.data.store import Property, Structure, write_store
-from schnet.errors import DataError
+from schnet.data.store import MAX_Z, Property, Structure, write_store
+from schnet.errors import DataError, first_line
 
 #: name here -> name in the upstream file
 MOLECULES = {
@@ -48,27 +47,44 @@ def read(path) -> dict[str, np.ndarray]:
         DataError: naming the array that is missing, misshapen or not finite.
     """
     try:
-        with np.load(path, allow_pickle=False) as f:
+        with open(path, "rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as f:
             missing = [f"{key!r} ({what})" for key, what in ARRAYS.items() if key not in f.files]
             if missing:
                 raise DataError(
                     f"{path}: no array {', '.join(missing)}; found {', '.join(f.files)}"
                 )
-            z, r, e, forces = (f[key] for key in ARRAYS)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a NumPy archive ({error}); fetch it again") from error
+            z, r, e, forces = (_numbers(f[key], f"{path}: array {key!r}") for key in ARRAYS)
+    except DataError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise anything
+        raise DataError(
+            f"{path}: not a NumPy archive ({first_line(error)}); fetch it again"
+        ) from error
     e = e.reshape(-1)
-    if r.ndim != 3 or r.shape[1:] != (len(z), 3) or forces.shape != r.shape or len(e) != len(r):
+    if not len(e):
+        raise DataError(f"{path}: no structure in it; fetch it again")
+    shape = (len(e), z.size, 3)
+    if z.ndim != 1 or r.shape != shape or forces.shape != shape:
         raise DataError(
             f"{path}: shapes do not fit: z {z.shape}, R {r.shape}, E {e.shape}, F {forces.shape}"
         )
+    bad = np.flatnonzero(~((z >= 1) & (z < MAX_Z) & (z == np.round(z))))
+    if len(bad):
+        raise DataError(f"{path}: array 'z': {z[bad[0]]} of atom {bad[0]} is no atomic number")
     for name, array in (("R", r), ("E", e), ("F", forces)):
         bad = np.flatnonzero(~np.isfinite(array.reshape(len(r), -1)).all(1))
         if len(bad):
             raise DataError(
                 f"{path}: array {name!r} has a value that is not finite in frame {bad[0]}"
             )
-    return {"z": z, "R": r, "E": e, "F": forces}
+    return {"z": z.astype(int), "R": r, "E": e, "F": forces}
+
+
+def _numbers(array, where: str) -> np.ndarray:
+    """The array, if it is one of real numbers."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
+        raise DataError(f"{where}: holds no numbers")
+    return array
 
 
 def convert(raw, out, *, name: str, about: dict, upstream=None, **_) -> dict:

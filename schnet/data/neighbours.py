@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from schnet.errors import DataError
-from schnet.files import atomic
+from schnet.errors import DataError, first_line
+from schnet.hdf5 import atomic_hdf5, chunk_shape
 
 if TYPE_CHECKING:
     from schnet.data.store import Store
@@ -97,16 +97,18 @@ def find_neighbours(store: Store, indices, cutoff: float):
         DataError: an atom of a crystal has no neighbour; the message names the structure.
     """
     indices = np.asarray(indices, np.int64)
-    counts, parts = [], []
     with store.open() as h5:
-        ids, positions = h5["ids"], h5["positions"]
-        cells = h5["cell"] if "cell" in h5 else None
-        for index in indices:
-            rows = slice(store.offsets[index], store.offsets[index + 1])
-            cell = None if cells is None else cells[index]
-            where = f"{store.path}: structure {ids[index].decode()}"
-            parts.append(checked_pairs(positions[rows], cell, cutoff, where))
-            counts.append(len(parts[-1][0]))
+        ids = read_rows(h5["ids"], indices)
+        positions = read_ragged(h5["positions"], store.offsets, indices)
+        cells = read_rows(h5["cell"], indices) if store.periodic else None
+    ends = np.cumsum(np.diff(store.offsets)[indices])
+    counts, parts, start = [], [], 0
+    for k, end in enumerate(ends):
+        where = f"{store.path}: structure {ids[k].decode()}"
+        cell = None if cells is None else cells[k]
+        parts.append(checked_pairs(positions[start:end], cell, cutoff, where))
+        counts.append(len(parts[-1][0]))
+        start = end
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     i = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, np.int64)
     j = np.concatenate([part[1] for part in parts]) if parts else np.zeros(0, np.int64)
@@ -126,15 +128,18 @@ def write_neighbours(store: Store, out, cutoff: float) -> int:
     """
     if not cutoff > 0:
         raise DataError(f"cutoff: {cutoff} Å is not positive")
-    options = dict(chunks=True, compression="gzip", compression_opts=1, shuffle=True)
+    small = dict(compression="gzip", compression_opts=1, shuffle=True)
+    columns: dict[str, tuple[str, tuple[int, ...]]] = {"i": ("i4", ()), "j": ("i4", ())}
+    if store.periodic:
+        columns["shift"] = ("i1", (3,))
     total = 0
     offsets = [np.zeros(1, np.int64)]
-    with atomic(out) as temporary, h5py.File(temporary, "w", libver="latest") as h5:
-        for key in ("i", "j"):
-            h5.create_dataset(key, (0,), maxshape=(None,), dtype="i4", **options)
-        if store.periodic:
-            h5.create_dataset("shift", (0, 3), maxshape=(None, 3), dtype="i1", **options)
+    with atomic_hdf5(out) as h5:
+        for key, (dtype, shape) in columns.items():
+            options = small | {"maxshape": (None, *shape), "chunks": chunk_shape(dtype, shape)}
+            h5.create_dataset(key, (0, *shape), dtype=dtype, **options)
         for start in range(0, len(store), CHUNK):
+            h5.check()
             part = np.arange(start, min(start + CHUNK, len(store)))
             part_offsets, i, j, shift = find_neighbours(store, part, cutoff)
             offsets.append(total + part_offsets[1:])
@@ -184,7 +189,17 @@ def read_neighbours(path, store: Store, indices, cutoff: float):
             shift = read_ragged(h5["shift"], everywhere, indices) if store.periodic else None
     except OSError as error:
         raise DataError(f"{path}: not an HDF5 file ({error}); {again}") from error
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise DataError(f"{path}: damaged ({first_line(error)}); {again}") from error
     return offsets, i, j, shift
+
+
+def read_rows(dataset, indices: np.ndarray) -> np.ndarray:
+    """Rows of a dataset of an HDF5 file, in the order of the indices; reads from first to last."""
+    if not len(indices):
+        return dataset[:0]
+    lo, hi = indices.min(), indices.max() + 1
+    return dataset[lo:hi][indices - lo]
 
 
 def read_ragged(dataset, offsets: np.ndarray, indices: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 
 from schnet.data.census import Census
 from schnet.data.store import MAX_Z, Property, Structure, write_store
@@ -56,7 +56,7 @@ class _Molecule:
     """The lines of a molecule file, with an error that names one of them."""
 
     def __init__(self, text: str, where: str):
-        self.lines, self.where = text.splitlines(), where
+        self.lines, self.where = text.rstrip().splitlines(), where
 
     def error(self, line: int, what: str) -> DataError:
         return DataError(f"{self.where}, line {line}: {what}")
@@ -67,10 +67,11 @@ class _Molecule:
             n = int(self.lines[0])
         except (IndexError, ValueError):
             raise self.error(1, "the number of atoms is missing") from None
+        expected = f"a molecule of {n} atoms has {n + 5} lines"
         if len(self.lines) < n + 5:
-            raise self.error(
-                len(self.lines) + 1, f"missing; a molecule of {n} atoms has {n + 5} lines"
-            )
+            raise self.error(len(self.lines) + 1, f"missing; {expected}")
+        if len(self.lines) > n + 5:
+            raise self.error(n + 6, f"one too many; {expected}")
         return n
 
     def header(self) -> tuple[str, dict[str, float]]:
@@ -161,28 +162,36 @@ def read_uncharacterized(path) -> set[str]:
     return found
 
 
-def read_atomrefs(path) -> dict[str, np.ndarray]:
+def read_atomrefs(path) -> tuple[dict[str, np.ndarray], set[int]]:
     """Single-atom values [100] by atomic number, for each column of atomref.txt.
 
     In the units of COLUMNS; zero for elements that the file does not list.
 
+    Returns: the values by property, and the elements that are listed.
+
     Raises:
-        DataError: the file has no line with an element and its values.
+        DataError: the file has no line with an element and its values, or a value is no number.
     """
     table = {key: np.zeros(MAX_Z) for key in ATOMREF_COLUMNS}
-    rows = 0
+    listed = set()
     for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         words = line.split()
         if len(words) != len(ATOMREF_COLUMNS) + 1 or words[0] not in atomic_numbers:
             continue
-        rows += 1
+        z = atomic_numbers[words[0]]
+        listed.add(z)
         for key, word in zip(ATOMREF_COLUMNS, words[1:], strict=True):
-            table[key][atomic_numbers[words[0]]] = _number(word) * COLUMNS[key][1]
-    if not rows:
+            try:
+                table[key][z] = _number(word) * COLUMNS[key][1]
+            except ValueError:
+                table[key][z] = np.nan
+            if not np.isfinite(table[key][z]):
+                raise DataError(f"{path}: {words[0]}: {word!r} is not a number; fetch it again")
+    if not listed:
         raise DataError(
             f"{path}: no line with an element and {len(ATOMREF_COLUMNS)} numbers; fetch it again"
         )
-    return table
+    return table, listed
 
 
 def convert(
@@ -206,7 +215,7 @@ def convert(
     """
     raw = Path(raw)
     excluded = read_uncharacterized(raw / "uncharacterized.txt")
-    atomrefs = read_atomrefs(raw / "atomref.txt")
+    atomrefs, listed = read_atomrefs(raw / "atomref.txt")
     census = Census(about.get("sources", []), upstream)
     notes = census.notes
     notes["uncharacterized molecules listed upstream"] = len(excluded)
@@ -216,6 +225,13 @@ def convert(
     def structures():
         everything = (parse(text, f"{archive}: {member}") for member, text in members(archive))
         for structure in census.count(everything):
+            unlisted = set(structure.atomic_numbers.tolist()) - listed
+            if unlisted:
+                symbol = chemical_symbols[unlisted.pop()]
+                raise DataError(
+                    f"{raw / 'atomref.txt'}: no line for {symbol}, an element of molecule "
+                    f"{structure.id}; fetch it again"
+                )
             if structure.id in excluded:
                 notes["uncharacterized molecules removed"] += 1
             else:

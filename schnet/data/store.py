@@ -28,15 +28,17 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from scipy.spatial.distance import pdist
 
 from schnet.data.neighbours import MAX_SHIFT, lonely_atom, neighbour_pairs
-from schnet.errors import DataError
-from schnet.files import atomic
+from schnet.errors import DataError, first_line
+from schnet.hdf5 import atomic_hdf5, chunk_shape
 
 VERSION = 2
 CHUNK = 4096  # structures buffered before a write; part of the digest's definition
 MAX_Z = 100
 ID_WIDTH = 40  # characters
+OVERLAP = 0.1  # Å; no two nuclei come this close
 
 
 KINDS = ("energy", "forces", "other")
@@ -80,7 +82,11 @@ class Structure:
 
 
 def check(structure: Structure, where: str):
-    """Raise DataError for a structure that cannot be meant: wrong shapes, NaN, or a flat cell."""
+    """Raise DataError for a structure that cannot be meant.
+
+    Wrong shapes, unknown elements, what is no finite number, a flat cell, atoms that overlap
+    (images in a crystal: see `_is_lonely`).
+    """
     z, r = np.asarray(structure.atomic_numbers), np.asarray(structure.positions)
     if z.ndim != 1 or not len(z) or r.shape != (len(z), 3):
         raise DataError(f"{where}: {len(z)} atoms but positions of shape {r.shape}")
@@ -95,6 +101,14 @@ def check(structure: Structure, where: str):
         volume = abs(np.linalg.det(structure.cell)) if np.isfinite(structure.cell).all() else 0.0
         if volume < 1e-3:
             raise DataError(f"{where}: the cell has no volume ({volume:.3g} Å^3)")
+    _check_distances(pdist(r), where)
+
+
+def _check_distances(distances: np.ndarray, where: str) -> None:
+    """Raise DataError where a distance is so small that two atoms overlap."""
+    nearest = distances.min(initial=np.inf)
+    if nearest < OVERLAP:
+        raise DataError(f"{where}: two atoms overlap ({nearest:.3g} Å apart)")
 
 
 def write_store(
@@ -135,11 +149,15 @@ def write_store(
             message names it.
     """
     notes = {} if notes is None else notes
-    with atomic(path) as temporary, h5py.File(temporary, "w", libver="latest") as h5:
+    with atomic_hdf5(path) as h5:
         columns = _make_columns(h5, properties, cutoff is not None)
-        counts, dropped = [], 0
+        counts, dropped, known = [], 0, set()
         for number, structure in enumerate(structures):
+            h5.check()
             where = f"{name}: structure {structure.id}"
+            if structure.id in known:
+                raise DataError(f"{where}: occurs twice")
+            known.add(structure.id)
             check(structure, where)
             if cutoff is None and structure.cell is not None:
                 raise DataError(f"{where}: has a cell; crystals are stored with a cutoff")
@@ -185,27 +203,29 @@ class _Columns:
     def __init__(self, h5: h5py.File):
         self.h5 = h5
         self.digest = hashlib.sha256()
+        self.datasets: dict[str, h5py.Dataset] = {}
+        self.dtypes: dict[str, np.dtype] = {}
         self.buffers: dict[str, list[np.ndarray]] = {}
 
     def create(self, key: str, dtype: str, shape: tuple[int, ...] = (), **attributes) -> None:
         """Add a dataset [0, *shape], which grows along its first axis."""
-        options = {"chunks": True, "maxshape": (None, *shape), "dtype": dtype}
-        if not dtype.startswith("S"):
-            options |= {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-        dataset = self.h5.create_dataset(key, (0, *shape), **options)
+        options = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+        options |= {"maxshape": (None, *shape), "chunks": chunk_shape(dtype, shape)}
+        dataset = self.h5.create_dataset(key, (0, *shape), dtype, **options)
         dataset.attrs.update(attributes)
-        self.buffers[key] = []
+        # looking them up in the file costs more than all the rest of a small structure
+        self.datasets[key], self.dtypes[key], self.buffers[key] = dataset, dataset.dtype, []
 
     def append(self, key: str, rows) -> None:
         """Add rows [n, *shape] to a dataset."""
-        self.buffers[key].append(np.asarray(rows, self.h5[key].dtype))
+        self.buffers[key].append(np.asarray(rows, self.dtypes[key]))
 
     def flush(self) -> None:
         """Write what is buffered."""
         for key in sorted(self.buffers):
             if self.buffers[key]:
                 rows = np.concatenate(self.buffers[key])
-                dataset = self.h5[key]
+                dataset = self.datasets[key]
                 dataset.resize(len(dataset) + len(rows), axis=0)
                 dataset[len(dataset) - len(rows) :] = rows
                 self.digest.update(key.encode())
@@ -233,6 +253,8 @@ def _is_lonely(structure: Structure, cutoff: float, where: str) -> bool:
     i, j, shift = neighbour_pairs(structure.positions, structure.cell, cutoff)
     if np.abs(shift).max(initial=0) > MAX_SHIFT:
         raise DataError(f"{where}: the cell is too small for neighbours within {cutoff} Å")
+    vectors = structure.positions[j] + shift @ structure.cell - structure.positions[i]
+    _check_distances(np.linalg.norm(vectors, axis=1), where)
     return lonely_atom(len(structure.atomic_numbers), i, j) is not None
 
 
@@ -266,6 +288,19 @@ def _property(dataset: h5py.Dataset) -> Property:
         approximate=bool(a["approximate"]),
         kind=str(a["kind"]),
     )
+
+
+def _check_lengths(h5: h5py.File) -> None:
+    """Raise ValueError where a dataset of the layout is missing or has another length."""
+    n_structures, n_atoms = len(h5["offsets"]) - 1, h5["offsets"][-1]
+    per_atom = [h5["atomic_numbers"], h5["positions"]]
+    per_structure = [h5["ids"], h5["groups"], *([h5["cell"]] if "cell" in h5 else [])]
+    for dataset in h5["properties"].values():
+        (per_atom if dataset.attrs["per_atom"] else per_structure).append(dataset)
+    for length, datasets in ((n_atoms, per_atom), (n_structures, per_structure)):
+        wrong = [d.name for d in datasets if len(d) != length]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)}: not of length {length:,}")
 
 
 class Store:
@@ -304,15 +339,20 @@ class Store:
                 self.periodic = "cell" in h5
                 self.properties = {key: _property(d) for key, d in h5["properties"].items()}
                 self.atomrefs = {key: d[:] for key, d in h5.get("atomrefs", {}).items()}
+                _check_lengths(h5)
+            self.name, self.title, self.digest = str(a["name"]), str(a["title"]), str(a["digest"])
+            self.licence, self.citation = str(a["licence"]), str(a["citation"])
+            self.sources, self.notes = json.loads(a["sources"]), json.loads(a["notes"])
+            self.group_names = json.loads(a["group_names"])
+            self.cutoff = float(a["cutoff"]) if "cutoff" in a else None
         except OSError as error:
             raise DataError(
                 f"{path}: not an HDF5 file ({error}); delete it and convert again"
             ) from error
-        self.name, self.title, self.digest = str(a["name"]), str(a["title"]), str(a["digest"])
-        self.licence, self.citation = str(a["licence"]), str(a["citation"])
-        self.sources, self.notes = json.loads(a["sources"]), json.loads(a["notes"])
-        self.group_names = json.loads(a["group_names"])
-        self.cutoff = float(a["cutoff"]) if "cutoff" in a else None
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise DataError(
+                f"{path}: damaged ({first_line(error)}); delete it and convert again"
+            ) from error
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -15,6 +15,7 @@ from schnet.data.neighbours import (
     find_neighbours,
     read_neighbours,
     read_ragged,
+    read_rows,
 )
 from schnet.data.store import MAX_Z, Store
 from schnet.errors import DataError
@@ -347,13 +348,13 @@ def load(
             if store.properties[name].per_atom:
                 values[name] = read_ragged(dataset, store.offsets, indices)
             else:
-                values[name] = dataset[:][indices]
+                values[name] = read_rows(dataset, indices)
         counts = np.diff(store.offsets)[indices]
         return Structures(
             read_ragged(h5["atomic_numbers"], store.offsets, indices),
             read_ragged(h5["positions"], store.offsets, indices),
             np.concatenate([[0], np.cumsum(counts)]),
-            cell=h5["cell"][:][indices] if pairs and store.periodic else None,
+            cell=read_rows(h5["cell"], indices) if pairs and store.periodic else None,
             pairs=pairs,
             properties=values,
             device=device,

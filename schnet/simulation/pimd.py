@@ -13,7 +13,8 @@ import pandas as pd
 from ase import Atoms, units
 
 from schnet.errors import ConfigError, DataError, known_or_nearest
-from schnet.files import atomic, write_text
+from schnet.files import write_text
+from schnet.hdf5 import atomic_hdf5
 from schnet.simulation.folder import Exploded, Folder, Growing, Progress, describe
 from schnet.simulation.md import HOT, HOT_AT_LEAST
 from schnet.simulation.potential import Evaluate, potential
@@ -272,7 +273,7 @@ class _Run:
     def finish(self) -> None:
         """Turn the raw positions into trajectory.h5."""
         frames = np.fromfile(self.raw, "<f4").reshape(-1, self.beads, len(self.atoms), 3)
-        with atomic(self.h5) as temporary, h5py.File(temporary, "w") as h5:
+        with atomic_hdf5(self.h5) as h5:
             h5.create_dataset(
                 "positions",
                 data=frames,
