@@ -201,9 +201,21 @@ def test_fallback_when_there_is_no_native_engine(monkeypatch):
         native.library.cache_clear()
 
 
-def test_dipole_readout_falls_back():
-    data, model = molecules(), random_model(readout="dipole")
-    assert "native" not in make_engine(model, FlatParameters(model), data.distance_range()).name
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_dipole_moments(engine, threads):
+    """Norms of sums of charges times positions: gradients, and inference, against float64."""
+    data = molecules(40)
+    compare(data, engine, False, readout="dipole", threads=threads)
+    model = random_model(readout="dipole").eval()
+    batch = data.batch(torch.arange(len(data)))
+    exact = double_copy(model)(batch.to(dtype=torch.float64)).detach()
+    predictor = Predictor(model, engine=engine, threads=threads)
+    moments, forces = predictor.evaluate(batch)
+    assert forces is None and engine in predictor.engine.name
+    assert ((moments - exact).norm() / exact.norm()).item() < 2e-6
+    with pytest.raises(ConfigError, match="forces of a dipole moment"):
+        predictor.evaluate(batch, True)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -3,7 +3,7 @@
 A filter of SchNet is a function of one distance, so it can be tabulated. There are three ways to
 compute energies, forces and parameter gradients, in order of preference:
 
-- ``native``: the C++ kernels in ``src/`` (CPU, float32, F a multiple of 16, sum or mean readout);
+- ``native``: the C++ kernels in ``src/`` (CPU, float32, F a multiple of 16);
 - ``table``: the same filter table in plain PyTorch, any device;
 - ``reference``: the model as its file says, for every architecture.
 
@@ -108,8 +108,6 @@ def why_not_native(model: Model, device) -> str | None:
     if torch.device(device).type != "cpu":
         return f"device {device}"
     p = cast(Hyperparameters, model.hyperparameters)
-    if p.readout == "dipole":
-        return "dipole readout"
     if p.n_features % 16:
         return f"{p.n_features} features (not a multiple of 16)"
     return native.unavailable()
