@@ -13,6 +13,7 @@ All of them agree to float32 rounding; tests/test_engine.py holds them to it.
 from __future__ import annotations
 
 import logging
+import os
 from typing import Protocol, cast
 
 import torch
@@ -68,6 +69,14 @@ class ReferenceEngine:
 
     def refresh(self):
         """Call after the parameters have changed and before ``evaluate``."""
+
+
+def check_threads(threads: int) -> int:
+    """The number of threads, or ConfigError where the machine has not so many processors."""
+    most = os.cpu_count() or 1
+    if not 1 <= threads <= most:
+        raise ConfigError(f"threads: {threads} is not within 1–{most}, what this machine has")
+    return threads
 
 
 class FlatParameters:
