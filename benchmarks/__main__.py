@@ -38,8 +38,8 @@ MARKS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 def contenders(case, threads):
     """name -> (function of one step, energies and forces or gradients to compare)."""
-    structures, T, F, r_max, forces, training = case
-    data: Structures = structures()
+    forces, training = case.forces, case.training
+    data: Structures = case.structures()
     batch = data.batch(torch.arange(len(data)))
     target, target_forces = torch.zeros(len(batch)), torch.zeros(len(batch.positions), 3)
     edges = Edges.of(batch)
@@ -50,7 +50,7 @@ def contenders(case, threads):
         return value if f is None else 0.01 * value + (f - target_forces).square().mean()
 
     def engine_step(name, make):
-        model = model_for(T, F, r_max)
+        model = model_for(case.T, case.F, case.r_max, case.readout)
         if not training:
             model.eval().requires_grad_(False)
             predictor = make(model, None)
@@ -89,9 +89,10 @@ def contenders(case, threads):
         )
     engine_step("table (PyTorch)", lambda m, fl: TableEngine(m, r))
     engine_step("reference", lambda m, fl: ReferenceEngine(m))
-    for name, (_package, make) in PEERS.items():
+    peers = PEERS if case.readout == "sum" else {}  # they have no dipole layer like ours
+    for name, (_package, make) in peers.items():
         try:
-            peer = make(model_for(T, F, r_max))
+            peer = make(model_for(case.T, case.F, case.r_max))
         except ImportError as error:
             print(f"  {name}: skipped, not installed ({error})")
             continue

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from ase.build import bulk, molecule
 
-from schnet.data.structures import from_atoms
+from schnet.data.structures import Structures, from_atoms
 from schnet.models.schnet import Hyperparameters, SchNet
 from schnet.reference import build
 
@@ -67,11 +70,26 @@ def c20(count):
     return molecules([dodecahedron()], count)
 
 
-#: name -> (structures, T, F, r_max, forces, training)
+@dataclass(frozen=True)
+class Case:
+    """Structures, the model's T, F, r_max (Å) and readout, and what is computed of them."""
+
+    structures: Callable[[], Structures]
+    T: int
+    F: int
+    r_max: float
+    forces: bool
+    training: bool
+    readout: str = "sum"
+
+
 CASES = {
-    "QM9-like step, batch 32": (lambda: qm9_like(32), 6, 64, 20.0, False, True),
-    "QM9-like step, batch 100": (lambda: qm9_like(100), 6, 64, 20.0, False, True),
-    "aspirin E+F step, batch 32": (
+    "QM9-like step, batch 32": Case(lambda: qm9_like(32), 6, 64, 20.0, False, True),
+    "QM9-like step, batch 100": Case(lambda: qm9_like(100), 6, 64, 20.0, False, True),
+    "QM9-like dipole step, batch 32": Case(
+        lambda: qm9_like(32), 6, 64, 20.0, False, True, "dipole"
+    ),
+    "aspirin E+F step, batch 32": Case(
         lambda: molecules([build.named("aspirin")], 32),
         3,
         64,
@@ -79,7 +97,7 @@ CASES = {
         True,
         True,
     ),
-    "ethanol E+F step, batch 32": (
+    "ethanol E+F step, batch 32": Case(
         lambda: molecules([build.named("ethanol")], 32),
         3,
         64,
@@ -87,19 +105,25 @@ CASES = {
         True,
         True,
     ),
-    "crystals 5 Å step, batch 32": (lambda: crystals(32), 6, 64, 5.0, False, True),
-    "one C20, E+F": (lambda: c20(1), 6, 128, 20.0, True, False),
-    "8 C20, E+F": (lambda: c20(8), 6, 128, 20.0, True, False),
-    "32 C20, E+F": (lambda: c20(32), 6, 128, 20.0, True, False),
-    "one aspirin, E+F": (lambda: molecules([build.named("aspirin")], 1), 3, 64, 20.0, True, False),
-    "8 aspirin, E+F": (lambda: molecules([build.named("aspirin")], 8), 3, 64, 20.0, True, False),
-    "32 aspirin, E+F": (lambda: molecules([build.named("aspirin")], 32), 3, 64, 20.0, True, False),
+    "crystals 5 Å step, batch 32": Case(lambda: crystals(32), 6, 64, 5.0, False, True),
+    "one C20, E+F": Case(lambda: c20(1), 6, 128, 20.0, True, False),
+    "8 C20, E+F": Case(lambda: c20(8), 6, 128, 20.0, True, False),
+    "32 C20, E+F": Case(lambda: c20(32), 6, 128, 20.0, True, False),
+    "one aspirin, E+F": Case(
+        lambda: molecules([build.named("aspirin")], 1), 3, 64, 20.0, True, False
+    ),
+    "8 aspirin, E+F": Case(
+        lambda: molecules([build.named("aspirin")], 8), 3, 64, 20.0, True, False
+    ),
+    "32 aspirin, E+F": Case(
+        lambda: molecules([build.named("aspirin")], 32), 3, 64, 20.0, True, False
+    ),
 }
 
 
-def model_for(T, F, r_max):
+def model_for(T, F, r_max, readout="sum"):
     torch.manual_seed(0)
-    model = SchNet(Hyperparameters(n_interactions=T, n_features=F, r_max=r_max))
+    model = SchNet(Hyperparameters(n_interactions=T, n_features=F, r_max=r_max, readout=readout))
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.03 * torch.randn_like(p))

@@ -133,7 +133,7 @@ def steps(name: str, threads: int, folder: Path):
     t = trainer(data, "native" if name.startswith("engine") else "table", threads, folder)
     if name != "engine, no loading":
         return t.train_step
-    batch = t.train.batch(t.next_indices())
+    batch = t.training.structures.batch(t.state.next_indices(len(t.training)))
     return lambda: engine_step(t, batch)
 
 
@@ -141,7 +141,7 @@ def engine_step(t, batch):
     """The engine's part of a training step: gradients on a batch that is there, and Adam."""
     t.flat.tensor.grad.zero_()
     t.engine(batch, False)[0].square().mean().backward()
-    t.optimiser.step()
+    t.state.optimiser.step()
 
 
 def memory(name: str, threads: int) -> dict | None:

@@ -2,8 +2,10 @@
 
 import copy
 import os
+import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -201,9 +203,21 @@ def test_fallback_when_there_is_no_native_engine(monkeypatch):
         native.library.cache_clear()
 
 
-def test_dipole_readout_falls_back():
-    data, model = molecules(), random_model(readout="dipole")
-    assert "native" not in make_engine(model, FlatParameters(model), data.distance_range()).name
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_dipole_moments(engine, threads):
+    """Norms of sums of charges times positions: gradients, and inference, against float64."""
+    data = molecules(40)
+    compare(data, engine, False, readout="dipole", threads=threads)
+    model = random_model(readout="dipole").eval()
+    batch = data.batch(torch.arange(len(data)))
+    exact = double_copy(model)(batch.to(dtype=torch.float64)).detach()
+    predictor = Predictor(model, engine=engine, threads=threads)
+    moments, forces = predictor.evaluate(batch)
+    assert forces is None and engine in predictor.engine.name
+    assert ((moments - exact).norm() / exact.norm()).item() < 2e-6
+    with pytest.raises(ConfigError, match="forces of a dipole moment"):
+        predictor.evaluate(batch, True)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -253,6 +267,24 @@ def test_predictor_extends_its_table(engine):
         )
     with pytest.raises(DataError, match="same place"):
         predictor(from_atoms([Atoms("H2", np.zeros((2, 3)))]).batch(torch.tensor([0])), True)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_predictor_for_several_threads(engine):
+    """Batches of other sizes at the same time, and a copy through pickle."""
+    model = random_model().eval()
+    data = molecules(60)
+    batches = [data.batch(part) for part in torch.arange(60).split(7)]
+    alone = Predictor(model, engine=engine)
+    for b in batches:
+        alone(b)  # the table is long enough for all
+    expected = [alone(b, True) for b in batches]
+    shared = pickle.loads(pickle.dumps(alone))
+    for _ in range(5):
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda b: shared(b, True), batches * 4))
+        for (e, f), (e2, f2) in zip(found, expected * 4, strict=True):
+            assert torch.equal(e, e2) and torch.equal(f, f2)
 
 
 def test_hessian_of_the_table_in_double_precision():

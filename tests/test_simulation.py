@@ -1,7 +1,9 @@
 """Relaxation, normal modes, dynamics and path integrals: analytic cases, restarts, refusals."""
 
+import copy
 import json
 import logging
+import pickle
 import re
 import signal
 import socket
@@ -26,6 +28,7 @@ from schnet.cli import main
 from schnet.data.neighbours import neighbour_pairs
 from schnet.errors import ConfigError, DataError, SchNetError
 from schnet.models import load_model
+from schnet.run import make_spec
 from schnet.simulation import observables as ob
 from schnet.simulation.calculator import SchNetCalculator
 from schnet.simulation.folder import Exploded
@@ -44,6 +47,7 @@ from schnet.simulation.modes import (
 from schnet.simulation.pimd import pimd
 from schnet.simulation.potential import NeighbourList, Potential
 from schnet.simulation.relax import in_double, largest_force, relax
+from schnet.training.loop import train
 
 RUNS = ROOT / "results" / "replication" / "small" / "runs" / "md17_ethanol"
 
@@ -518,6 +522,73 @@ def test_training_tells_what_the_model_has_seen(toy_run, tmp_path, caplog):
             SchNetCalculator(folder / "model.pt").get_potential_energy(h2)
     expected = f"H2: two atoms are {lo - 0.1:.2f} Å apart; in the training data no two are closer"
     assert sum(r.message.startswith(expected) for r in caplog.records) == 1
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_atoms_that_come_closer_than_in_training_are_told_of_once(engine, tmp_path, caplog):
+    """Not at the start alone: two atoms that fly towards each other."""
+    model = random_model(seed=7).eval()
+    model.provenance = {"distances": [1.1 if engine == "auto" else 1.2, 5.0]}
+    atoms = Atoms("N2", [[0, 0, 0], [0, 0, 1.5]])
+    atoms.set_momenta([[0, 0, 2.0], [0, 0, -2.0]])
+    with caplog.at_level(logging.WARNING, "schnet"):
+        SchNetCalculator(model, engine=engine).get_forces(atoms)
+        assert not caplog.records
+        out = tmp_path / "md"
+        settings = dict(timestep=0.5, temperature=None, thermostat="none", engine=engine)
+        md(atoms, model, out, steps=60, interval=1, **settings)
+    d = [f.get_distance(0, 1) for f in read(out / "trajectory.extxyz", ":")]
+    limit = model.provenance["distances"][0]
+    first = next(x for x in d if x < limit)
+    assert sum(x < limit for x in d) > 1
+    assert [r.message for r in caplog.records if "apart" in r.message] == [
+        f"N2: two atoms are {first:.2f} Å apart; in the training data no two are closer than "
+        f"{limit:.2f} Å"
+    ]
+
+
+def test_atoms_far_apart_and_an_explosion(model_file):
+    """Beyond the Gaussians filters are constant: no long table, and none at every step."""
+    h2 = Atoms("H2", [[0, 0, 0], [0, 0, 0.8]])
+    potential, predictors = Potential(model_file, h2), []
+    exact = Potential(in_double(model_file), h2, engine="reference")
+    made = set()
+    for d in np.geomspace(0.8, 9000.0, 60):
+        r = np.array([[[0, 0, 0], [0, 0, d]]])
+        (e, f), (e2, f2) = potential(r), exact(r)
+        assert e == pytest.approx(e2, abs=2e-5) and f == pytest.approx(f2, abs=2e-4)
+        made.add(potential.predictors[0].engine)
+        predictors.append(potential.predictors[0].engine)
+    assert len(made) < 15 and predictors[-1].grid.n_knots < 1000
+    fresh = Potential(model_file, Atoms("H2", [[0, 0, 0], [0, 0, 9000.0]]))
+    assert fresh(r)[0] == potential(r)[0]
+    assert fresh.predictors[0].engine.grid.n_knots < 1000
+    with pytest.raises(DataError, match="two atoms are 20,000 Å apart"):
+        potential(np.array([[[0, 0, 0], [0, 0, 2e4]]]))
+
+
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_impossible_numbers_of_threads(model_file, ethanol, toy_run, tmp_path, threads):
+    with pytest.raises(ConfigError, match=f"threads: {threads} is not within 1–"):
+        SchNetCalculator(model_file, threads=threads).get_forces(ethanol)
+    with pytest.raises(ConfigError, match=f"threads: {threads} is not within 1–"):
+        train(make_spec(toy_run), tmp_path, threads=threads)
+
+
+def test_a_calculator_can_be_copied_and_pickled(model_file, ethanol):
+    calculator = SchNetCalculator([model_file, model_file])
+    forces = calculator.get_forces(ethanol)
+    copies = [copy.copy(calculator), copy.deepcopy(calculator)]
+    copies += [pickle.loads(pickle.dumps(calculator))]
+    water = molecule("H2O")
+    for other in copies:  # and they share nothing: each is given another molecule in between
+        other.get_forces(water)
+        assert np.array_equal(calculator.get_forces(ethanol), forces)
+        moved = ethanol.copy()
+        moved.positions[0, 0] += 0.01
+        expected = SchNetCalculator([model_file, model_file]).get_forces(moved)
+        assert np.array_equal(calculator.get_forces(moved), expected)
+        assert np.array_equal(other.get_forces(ethanol), forces)
 
 
 def test_models_of_molecules_are_no_models_of_crystals(caplog):

@@ -71,9 +71,12 @@ def kill_after_checkpoint(run, out, number):
     return process.wait(), process.stderr.read()
 
 
-@pytest.mark.parametrize("engine", ["auto", "reference"])
-def test_killed_and_resumed_equals_uninterrupted(toy_run, tmp_path, engine):
-    run = toy_run | {"engine": engine, "steps": 400}
+DIPOLE = {"forces": None, "model": {"n_interactions": 2, "n_features": 16, "readout": "dipole"}}
+
+
+@pytest.mark.parametrize("settings", [{}, {"engine": "reference"}, DIPOLE])
+def test_killed_and_resumed_equals_uninterrupted(toy_run, tmp_path, settings):
+    run = toy_run | {"steps": 400} | settings
     train(make_spec(run), tmp_path / "whole", device="cpu")
     code, _ = kill_after_checkpoint(run, tmp_path / "killed", signal.SIGKILL)
     assert code == -signal.SIGKILL and not (tmp_path / "killed" / "model.pt").exists()

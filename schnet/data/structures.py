@@ -245,18 +245,13 @@ class Structures:
         which = indices.cpu().numpy()
         return int(self._n_atoms[which].sum()), int(self._n_pairs[which].sum())
 
-    def fits(self, indices: Tensor, room: Room) -> bool:
-        """Whether a batch of the given structures has room, with one atom to spare."""
-        n_atoms, n_pairs = self.size(indices)
-        return n_atoms < room.n_atoms and n_pairs <= room.n_pairs
-
     def batch(self, indices: Tensor, room: Room | None = None) -> Batch:
         """The given structures as a batch.
 
         Args:
             indices: [B] int64.
-            room: fill the batch up to this size; they must have room in it (see ``fits``). Then the
-                host asks nothing of a GPU, and shapes are the same whatever the structures are.
+            room: fill the batch up to this size, at least one atom more than it has. Then the host
+                asks nothing of a GPU, and shapes are the same whatever the structures are.
         """
         n_atoms, n_pairs = (room.n_atoms, room.n_pairs) if room else self.size(indices)
         indices = self.on_device(indices)

@@ -3,7 +3,7 @@
 A filter of SchNet is a function of one distance, so it can be tabulated. There are three ways to
 compute energies, forces and parameter gradients, in order of preference:
 
-- ``native``: the C++ kernels in ``src/`` (CPU, float32, F a multiple of 16, sum or mean readout);
+- ``native``: the C++ kernels in ``src/`` (CPU, float32, F a multiple of 16);
 - ``table``: the same filter table in plain PyTorch, any device;
 - ``reference``: the model as its file says, for every architecture.
 
@@ -13,6 +13,7 @@ All of them agree to float32 rounding; tests/test_engine.py holds them to it.
 from __future__ import annotations
 
 import logging
+import os
 from typing import Protocol, cast
 
 import torch
@@ -70,6 +71,14 @@ class ReferenceEngine:
         """Call after the parameters have changed and before ``evaluate``."""
 
 
+def check_threads(threads: int) -> int:
+    """The number of threads, or ConfigError where the machine has not so many processors."""
+    most = os.cpu_count() or 1
+    if not 1 <= threads <= most:
+        raise ConfigError(f"threads: {threads} is not within 1–{most}, what this machine has")
+    return threads
+
+
 class FlatParameters:
     """All parameters of a model in one vector, of which the model's parameters are views.
 
@@ -108,8 +117,6 @@ def why_not_native(model: Model, device) -> str | None:
     if torch.device(device).type != "cpu":
         return f"device {device}"
     p = cast(Hyperparameters, model.hyperparameters)
-    if p.readout == "dipole":
-        return "dipole readout"
     if p.n_features % 16:
         return f"{p.n_features} features (not a multiple of 16)"
     return native.unavailable()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import threading
+
 import torch
 from torch import Tensor
 
 from schnet.data.structures import Batch
-from schnet.engine import Engine, ReferenceEngine, make_engine
-from schnet.engine.table import MARGIN
+from schnet.engine import Engine, ReferenceEngine, check_threads, make_engine
+from schnet.engine.native import FrozenEngine
+from schnet.engine.table import LARGEST_DISTANCE, MARGIN
 from schnet.errors import DataError, OutsideTable
 from schnet.models.contract import Model
 
@@ -19,7 +23,11 @@ class Predictor:
     """Energies (offsets included, float64) and forces of a model in evaluation mode.
 
     Filter tables cover the distances that occur and grow when a longer or shorter one comes; in
-    large steps, so that atoms that move apart slowly do not ask for many.
+    large steps, so that atoms that move apart slowly do not ask for many, and up to where filters
+    are constant.
+
+    Several threads may use one: it evaluates for one of them at a time. It can be pickled and
+    copied; a copy makes an engine of its own.
 
     Args:
         model: of any architecture.
@@ -48,13 +56,23 @@ class Predictor:
     ):
         self.device = torch.device(device)
         self.model = model.to(self.device)
-        self.threads, self.wanted = threads, engine
+        self.threads, self.wanted = check_threads(threads), engine
         self.dtype = next(self.model.parameters()).dtype
         self.any_element, self.shortest = any_element, shortest
         self.engine: Engine | None = None
         self.range: tuple[float, float] | None = None
         self._known: Tensor | None = None  # the atomic numbers that were checked last
         self._offset_of: tuple[Tensor, Tensor, Tensor] | None = None
+        self._lock = threading.RLock()  # engines keep what they are at work on
+
+    #: what is of this process, or refers to tensors of the caller
+    _OWN = {"engine": None, "_known": None, "_offset_of": None, "_lock": None}
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | self._OWN
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__ = state | {"_lock": threading.RLock()}
 
     def _extend(self, batch: Batch) -> Engine:
         """An engine for the distances of a batch as well, which becomes the one in use."""
@@ -87,11 +105,13 @@ class Predictor:
         lo, hi = d[pair].item(), d.max().item()
         first = int(batch.atom_ptr[batch.structure[batch.i[pair].long()]])
         i, j = int(batch.i[pair]) - first, int(batch.j[pair]) - first
-        if not (lo > 1e-3 and hi < 1e4):
+        if not (lo > 1e-3 and hi < math.inf):
             raise DataError(
                 "two atoms are at the same place, or a position is not a finite number "
                 f"(atoms {i} and {j})"
             )
+        if hi > LARGEST_DISTANCE:
+            raise DataError(f"two atoms are {hi:,.0f} Å apart, over {LARGEST_DISTANCE:,.0f} Å")
         if self.shortest is not None and lo < self.shortest:
             raise DataError(
                 f"atoms {i} and {j} are {lo:.2f} Å apart, closer than {self.shortest} Å: refused"
@@ -103,6 +123,10 @@ class Predictor:
         Raises:
             DataError: an element that the training data did not have, or impossible positions.
         """
+        with self._lock:
+            return self._evaluate(batch, forces)
+
+    def _evaluate(self, batch: Batch, forces: bool) -> tuple[Tensor, Tensor | None]:
         # the very same tensor comes again in molecular dynamics: looking at it once is enough
         if not self.any_element and batch.atomic_numbers is not self._known:
             self.model.check_elements(batch.atomic_numbers)
@@ -117,8 +141,19 @@ class Predictor:
 
     def __call__(self, batch: Batch, forces: bool = False) -> tuple[Tensor, Tensor | None]:
         """Property [B] float64 and, when asked for, forces [N, 3]."""
-        energy, f = self.evaluate(batch, forces)
-        return energy.double() + self._offset(batch), f
+        with self._lock:
+            energy, f = self._evaluate(batch, forces)
+            return energy.double() + self._offset(batch), f
+
+    def shortest_distance(self, batch: Batch) -> float:
+        """The smallest distance in Å of the batch that was evaluated last, infinite without pairs.
+
+        The C++ engine has seen it; others look again.
+        """
+        if isinstance(self.engine, FrozenEngine):
+            return self.engine.shortest
+        d = batch.distances()
+        return d.min().item() if len(d) else math.inf
 
     def _offset(self, batch: Batch) -> Tensor:
         """The model's offset; that of the last batch where atoms have only moved since."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from dataclasses import replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -15,11 +16,12 @@ import torch
 from torch import Tensor
 
 from schnet.data.structures import Batch
-from schnet.engine.table import Grid, coefficients, knot_spacing
-from schnet.errors import DataError, OutsideTable
+from schnet.engine.table import Grid, coefficients
+from schnet.errors import ConfigError, DataError, OutsideTable
 from schnet.models.schnet import SchNet
 
 BUILDS = ("plain", "avx2", "avx512")  # by the level that schnet_cpu_level() reports
+INTERFACE = 2  # what schnet_interface() of the sources says
 OUTSIDE_TABLE, WRONG_ELEMENT = 1, 2  # what schnet_forward returns; 0: all is well
 
 
@@ -43,7 +45,10 @@ def library():
     plain = _find("plain")
     if plain is None:
         return "the C++ engine was not built (no compiler at install time?)"
-    level = ctypes.CDLL(str(plain)).schnet_cpu_level()
+    portable = ctypes.CDLL(str(plain))
+    if not hasattr(portable, "schnet_interface") or portable.schnet_interface() != INTERFACE:
+        return "the C++ engine was built from other sources (`pip install -e .` builds it anew)"
+    level = portable.schnet_cpu_level()
     builds = BUILDS[: level + 1]
     if wanted and wanted not in builds:
         return f"SCHNET_NATIVE={wanted}: not a build this CPU runs ({', '.join(builds)})"
@@ -61,14 +66,16 @@ def _load(path: Path, build: str) -> ctypes.CDLL:
     lib.build = build  # type: ignore[attr-defined]
     p, i64, f32, i32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_int
     lib.schnet_create.restype = p
-    lib.schnet_create.argtypes = [i32] * 5
+    lib.schnet_create.argtypes = [i32] * 6
     lib.schnet_destroy.argtypes = [p]
-    lib.schnet_set_grid.argtypes = [p, f32, f32, i32, p]
-    lib.schnet_set_coefficients.argtypes = [p, f32, f32, i32, p]
+    lib.schnet_set_grid.argtypes = [p, f32, f32, i32, f32, p]
+    lib.schnet_set_coefficients.argtypes = [p, f32, f32, i32, f32, p]
     lib.schnet_set_parameters.argtypes = [p, p]
     lib.schnet_build_table.argtypes = [p]
     lib.schnet_forward.argtypes = [p, i64, i64, i64, *[p] * 8, p, p, i32]
     lib.schnet_backward.argtypes = [p, p, p, p]
+    lib.schnet_shortest.restype = f32
+    lib.schnet_shortest.argtypes = [p]
     return lib
 
 
@@ -83,15 +90,19 @@ def _pointer(t: Tensor | None):
 
 
 class _Handle:
-    """Owns a C++ Engine for one model's shape."""
+    """Owns a C++ Engine for one model's shape.
+
+    It gives sums over atoms, or where the readout is none (``per_atom``) the atoms' contributions.
+    """
 
     def __init__(self, model: SchNet, threads: int):
         self.lib = library()
         p = model.hyperparameters
         self.model = model
         self.n_elements = model.embedding.num_embeddings
+        self.per_atom = p.readout == "dipole"
         self.pointer = self.lib.schnet_create(
-            p.n_interactions, p.n_features, p.n_gaussians, self.n_elements, threads
+            p.n_interactions, p.n_features, p.n_gaussians, self.n_elements, threads, self.per_atom
         )
 
     def __del__(self):
@@ -114,7 +125,7 @@ class _Handle:
     def forward(
         self, batch: Batch, grid: Grid, forces: bool, keep: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Energy sums [B] float64 and forces [N, 3] or None.
+        """Energy sums [B] or atoms' contributions [N] in float64, and forces [N, 3] or None.
 
         Args:
             batch: the structures.
@@ -125,7 +136,10 @@ class _Handle:
         Raises:
             OutsideTable: a distance is not in the grid.
             DataError: an atomic number that the model does not know.
+            ConfigError: forces of a dipole moment.
         """
+        if forces and self.per_atom:
+            raise ConfigError("forces of a dipole moment: not an energy")
         n_neighbours = self.model.neighbour_counts(batch)
         scale = None if n_neighbours is None else 1 / n_neighbours
         inputs = [
@@ -140,7 +154,8 @@ class _Handle:
         ]
         # kept: the engine reads them again in its backward sweep
         self.inputs = [t if t is None else t.contiguous() for t in inputs]
-        energies = torch.empty(len(batch), dtype=torch.float64)
+        n_results = len(batch.positions) if self.per_atom else len(batch)
+        results = torch.empty(n_results, dtype=torch.float64)
         f = torch.empty(len(batch.positions), 3) if forces else None
         status = self.lib.schnet_forward(
             self.pointer,
@@ -148,7 +163,7 @@ class _Handle:
             len(batch.positions),
             len(batch.i),
             *map(_pointer, self.inputs),
-            _pointer(energies),
+            _pointer(results),
             _pointer(f),
             keep,
         )
@@ -156,13 +171,28 @@ class _Handle:
             raise OutsideTable(grid.lo, grid.hi)
         if status == WRONG_ELEMENT:
             raise DataError(f"an atomic number is outside 1–{self.n_elements - 1}")
-        return energies, f
+        return results, f
+
+    def evaluate(self, batch: Batch, grid: Grid, forces: bool) -> tuple[Tensor, Tensor | None]:
+        """The model's output [B] without offset and forces [N, 3] or None; see ``forward``."""
+        results, f = self.forward(batch, grid, forces, keep=False)
+        if self.per_atom:
+            return _read_out(self.model, results, batch), None
+        return _scaled(results, f, _scale(self.model, batch), batch)
+
+
+def _read_out(model: SchNet, contributions: Tensor, batch: Batch) -> Tensor:
+    """The model's output [B] from contributions of the atoms [N], in double precision."""
+    exact = replace(batch, positions=batch.positions.double())
+    return model.scale * model.readout(contributions.double(), exact)
 
 
 def _scale(model: SchNet, batch: Batch):
-    """What the sum of atomwise outputs is multiplied by: a number, or one per structure."""
-    scale = float(model.scale)
-    return scale if model.hyperparameters.readout == "sum" else scale / batch.n_atoms.float()
+    """What the engine's results are multiplied by: a number, or one per structure."""
+    readout, scale = model.hyperparameters.readout, float(model.scale)
+    if readout == "dipole":
+        return 1.0  # contributions of atoms, scaled when they are read out
+    return scale if readout == "sum" else scale / batch.n_atoms.float()
 
 
 def _scaled(energy: Tensor, forces: Tensor | None, factor, batch: Batch):
@@ -172,7 +202,7 @@ def _scaled(energy: Tensor, forces: Tensor | None, factor, batch: Batch):
 
 
 class _Evaluate(torch.autograd.Function):
-    """(E, F) as a function of the parameter vector.
+    """(E, F), or the atoms' contributions, as a function of the parameter vector.
 
     The engine's second sweep adds the gradient straight to the vector's ``grad``: no copy, no
     accumulation.
@@ -210,11 +240,11 @@ class NativeEngine:
         self.handle = _Handle(model, threads)
         self.handle.set_parameters(model.parameters())
         self.name = f"native ({self.handle.lib.build})"
-        self.grid = Grid(distance_range, knot_spacing(model.hyperparameters.gamma))
-        self.basis = self.grid.basis(model).float().contiguous()
+        self.grid = grid = Grid.of(model, distance_range)
+        self.basis = grid.basis(model).float().contiguous()
         self.generation = 0
         self.handle.lib.schnet_set_grid(
-            self.handle.pointer, self.grid.lo, self.grid.h, self.grid.n_knots, self.basis.data_ptr()
+            self.handle.pointer, grid.lo, grid.h, grid.n_knots, grid.furthest, _pointer(self.basis)
         )
         self.refresh()
 
@@ -234,13 +264,14 @@ class NativeEngine:
         """Differentiable energies [B] (without offset) and forces [N, 3] or None."""
         self.refresh()
         out = _Evaluate.apply(self.flat.tensor, self, batch, forces)
+        if self.handle.per_atom:
+            return _read_out(self.model, out, batch).float(), None
         return out if forces else (out, None)
 
     def evaluate(self, batch: Batch, forces: bool):
         """The same without a graph, with the table of the last ``refresh``."""
         self.generation += 1
-        energy, f = self.handle.forward(batch, self.grid, forces, keep=False)
-        return _scaled(energy, f, _scale(self.model, batch), batch)
+        return self.handle.evaluate(batch, self.grid, forces)
 
 
 class FrozenEngine:
@@ -251,11 +282,10 @@ class FrozenEngine:
         self.handle = _Handle(model, threads)
         self.handle.set_parameters(model.parameters())
         self.name = f"native ({self.handle.lib.build}), frozen table"
-        spacing = knot_spacing(model.hyperparameters.gamma, frozen=True)
-        self.grid = Grid(distance_range, spacing)
-        table = coefficients(model, self.grid)
+        self.grid = grid = Grid.of(model, distance_range, frozen=True)
+        table = coefficients(model, grid)
         self.handle.lib.schnet_set_coefficients(
-            self.handle.pointer, self.grid.lo, self.grid.h, self.grid.n_knots - 1, table.data_ptr()
+            self.handle.pointer, grid.lo, grid.h, grid.n_knots - 1, grid.furthest, _pointer(table)
         )
 
     def refresh(self):
@@ -263,5 +293,9 @@ class FrozenEngine:
 
     def evaluate(self, batch: Batch, forces: bool):
         """Energies [B] (without offset) and forces [N, 3] or None."""
-        energy, f = self.handle.forward(batch, self.grid, forces, keep=False)
-        return _scaled(energy, f, _scale(self.model, batch), batch)
+        return self.handle.evaluate(batch, self.grid, forces)
+
+    @property
+    def shortest(self) -> float:
+        """The smallest distance in the last evaluation in Å; infinite without pairs."""
+        return self.handle.lib.schnet_shortest(self.handle.pointer)

@@ -58,7 +58,7 @@ class Pairs:
             lo, hi = torch.stack(torch.aminmax(d)).tolist()
             if not (lo > 0 and grid.lo <= lo and hi <= grid.hi):
                 raise OutsideTable(grid.lo, grid.hi)
-        u = (d - grid.lo) / grid.h
+        u = ((d - grid.lo) / grid.h).clamp(max=grid.n_knots - 1)
         self.grid, self.n_pairs, n_atoms = grid, len(d), len(batch.positions)
         # every pair twice, once for either receiver
         self.receivers = _Groups(torch.cat([batch.i, batch.j]).long(), n_atoms)

@@ -14,7 +14,7 @@ from schnet.engine.operations import convolve, pairs_class
 from schnet.engine.pairs import Pairs
 from schnet.errors import ConfigError
 from schnet.models.layers import ssp
-from schnet.models.schnet import SchNet
+from schnet.models.schnet import Hyperparameters, SchNet
 
 # : quintic Hermite interpolation at position t of a bin: rows are (value, h W', h^2 W'') of the
 # left and
@@ -32,6 +32,8 @@ HERMITE = np.array(
 MARGIN = 0.05  # Å beyond the distances that occur
 LARGEST_SPACING = 0.1  # Å between knots
 LARGEST_FROZEN_SPACING = 0.025  # Å, likewise of a table for inference
+LARGEST_DISTANCE = 1e4  # Å: positions in single precision are good to 0.001 Å up to there
+FADED = 40.0  # exponent of a Gaussian that is too small to count, even in double precision
 
 
 def knot_spacing(gamma: float, *, frozen: bool = False) -> float:
@@ -54,20 +56,44 @@ def knot_spacing(gamma: float, *, frozen: bool = False) -> float:
     return min(spacing, LARGEST_SPACING)
 
 
-class Grid:
-    """Knots lo, lo + h, …, hi (in Å)."""
+def constant_from(p: Hyperparameters) -> float:
+    """Distance in Å beyond which all Gaussians are zero, and the filters therefore constant."""
+    return p.r_max + math.sqrt(FADED / p.gamma)
 
-    def __init__(self, distance_range, h: float):
-        lo, hi = distance_range
+
+class Grid:
+    """Knots lo, lo + h, … (in Å) for a range of distances.
+
+    Args:
+        distance_range: smallest and largest distance in Å.
+        h: between the knots in Å.
+        constant: distance in Å beyond which the filters are constant: there are no knots, and
+            the last one stands for all distances up to 10⁴ Å.
+
+    Attributes:
+        furthest: the largest distance that the grid is good for, in units of h from the first knot.
+    """
+
+    def __init__(self, distance_range, h: float, constant: float = math.inf):
+        lo, hi = (min(d, constant) for d in distance_range)
         self.h = h
         self.lo = float(np.float32(max(0.0, lo - MARGIN)))
         self.n_knots = max(2, math.ceil((hi + MARGIN - self.lo) / h) + 1)
+        self.furthest: float = self.n_knots - 1
+        if hi == constant:
+            self.furthest = (LARGEST_DISTANCE - self.lo) / h
         self._hermite: dict[tuple, Tensor] = {}
+
+    @classmethod
+    def of(cls, model: SchNet, distance_range, *, frozen: bool = False) -> Grid:
+        """The grid of a model's filters; frozen: of those that do not change."""
+        p = model.hyperparameters
+        return cls(distance_range, knot_spacing(p.gamma, frozen=frozen), constant_from(p))
 
     @property
     def hi(self) -> float:
-        """The last knot in Å."""
-        return self.lo + self.h * (self.n_knots - 1)
+        """The largest distance that the grid is good for, in Å."""
+        return self.lo + self.h * self.furthest
 
     def hermite(self, order: int, like: Tensor) -> Tensor:
         """d^n/dd^n of the six Hermite weights by powers of the position in a bin, [6 - n, 6]."""
@@ -153,8 +179,7 @@ class TableEngine:
 
     def __init__(self, model: SchNet, distance_range, *, frozen: bool = False):
         self.model = model
-        spacing = knot_spacing(model.hyperparameters.gamma, frozen=frozen)
-        self.grid = Grid(distance_range, spacing)
+        self.grid = Grid.of(model, distance_range, frozen=frozen)
         self.basis = self.grid.basis(model).to(next(model.parameters()))
         self.pairs = pairs_class(self.basis)
         self.name = self.pairs.name

@@ -62,6 +62,10 @@ class SchNetCalculator(Calculator):
         if len(self.models) > 1:
             self.implemented_properties = [*self.implemented_properties, *self.SPREAD]
 
+    def __getstate__(self) -> dict:
+        """Copies, pickled or not, share neither results nor what makes them."""
+        return self.__dict__ | {"potential": None, "results": dict(self.results)}
+
     def check_state(self, atoms, tol=0.0):
         """What has changed; exact, and without the cost of ASE's comparison."""
         if self.atoms is None:

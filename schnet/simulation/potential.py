@@ -150,9 +150,6 @@ class Copies:
         skin: of the neighbour lists in Å.
         device, dtype: of the batches.
 
-    Attributes:
-        shortest: distance of two atoms in the structure in Å.
-
     Raises:
         DataError: see ``from_atoms``.
     """
@@ -165,8 +162,6 @@ class Copies:
         # also checks periodicity and elements; without a cutoff its pairs stay
         structures = from_atoms([atoms] * copies, cutoff=cutoff, device=device, dtype=dtype)
         self._batch = structures.batch(torch.arange(copies, device=device))
-        d = self._batch.distances()
-        self.shortest = d.min().item() if len(d) else float("inf")
 
     def batch(self, positions: np.ndarray, cell: np.ndarray | None) -> Batch:
         """The copies at positions [B, n, 3] in Å; cell [3, 3] in Å or None."""
@@ -252,11 +247,14 @@ class Potential:
             for m in self.models
         ]
         self.skin = skin
+        #: shortest distance that all models were trained on, in Å; 0: files that do not tell
+        self.trained_from = max(m.provenance.get("distances", [0.0])[0] for m in self.models)
         self.bind(atoms, copies)
 
     def bind(self, atoms: Atoms, copies: int = 1) -> None:
         """Take another structure."""
         self.cell = atoms.cell.array.copy() if atoms.pbc.any() else None
+        self.formula = atoms.get_chemical_formula()
         # models that want the same batch share it
         makers: dict[tuple, Copies] = {}
         self.copies = []
@@ -266,7 +264,7 @@ class Potential:
             if key not in makers:
                 makers[key] = Copies(atoms, cutoff, copies, self.skin, p.device, p.dtype)
             self.copies.append(makers[key])
-            warn_of_strangers(p.model, atoms, makers[key].shortest)
+            warn_of_strangers(p.model, atoms)
 
     def evaluate(self, positions: np.ndarray) -> Evaluation:
         """Every model's energies and forces at positions [B, n, 3] in Å.
@@ -281,7 +279,19 @@ class Potential:
             assert f is not None
             energies.append(e.cpu().numpy() * eV)
             forces.append(f.cpu().numpy().astype(float).reshape(positions.shape) * eV)
+        if (self.formula, self.trained_from) not in _closer:
+            self._warn_if_closer(batches[id(self.copies[-1])])
         return Evaluation(np.array(energies), np.array(forces))
+
+    def _warn_if_closer(self, batch: Batch) -> None:
+        """Warn, once, where atoms have come closer than any two in the training data."""
+        shortest = self.predictors[-1].shortest_distance(batch)
+        if shortest < self.trained_from:
+            _closer.add((self.formula, self.trained_from))
+            log.warning(
+                f"{self.formula}: two atoms are {shortest:.2f} Å apart; in the training data no "
+                f"two are closer than {self.trained_from:.2f} Å"
+            )
 
     def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean energies [B] in eV and forces [B, n, 3] in eV/Å, see ``evaluate``."""
@@ -321,12 +331,16 @@ def _strain_gradient(model: Model, batch: Batch) -> Tensor:
     return 0.5 * (gradient + gradient.T)
 
 
+#: formulas, and shortest distances of training data, that were warned of
+_closer: set[tuple[str, float]] = set()
+
+
 @functools.cache
 def _warn_once(message: str) -> None:
     log.warning(message)
 
 
-def warn_of_strangers(model: Model, atoms: Atoms, shortest: float) -> None:
+def warn_of_strangers(model: Model, atoms: Atoms) -> None:
     """Warn, once, of structures that are unlike those that a model was trained on.
 
     It is no error to give a molecule to a model with a cutoff: models of molecules may have one,
@@ -335,15 +349,8 @@ def warn_of_strangers(model: Model, atoms: Atoms, shortest: float) -> None:
     Args:
         model: the model; its provenance may tell what it has seen.
         atoms: the structure.
-        shortest: distance of two of its atoms in Å.
     """
     formula = atoms.get_chemical_formula()
-    seen = model.provenance.get("distances", [0.0])[0]
-    if shortest < seen:
-        _warn_once(
-            f"{formula}: two atoms are {shortest:.2f} Å apart; in the training data no two are "
-            f"closer than {seen:.2f} Å"
-        )
     crystals = model.provenance.get("periodic")
     if atoms.pbc.any():
         if crystals is False:

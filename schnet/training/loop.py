@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from schnet import provenance
-from schnet.engine import FlatParameters, ReferenceEngine, make_engine
+from schnet.engine import FlatParameters, ReferenceEngine, check_threads, make_engine
 from schnet.engine.table import TableEngine
 from schnet.errors import ConfigError, TrainingError
 from schnet.models import build, check_hyperparameters
@@ -73,7 +73,7 @@ class Trainer:
             ConfigError, DataError: settings, data and split do not fit together.
         """
         self.spec, self.out = spec, Path(out)
-        self.threads, self.device = threads, torch.device(device)
+        self.threads, self.device = check_threads(threads), torch.device(device)
         provenance.code()  # of the code that runs, not of what the files hold at the end
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError(

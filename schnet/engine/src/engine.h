@@ -1,8 +1,9 @@
 // The whole SchNet on batches of structures, with the filters from a table.
 //
-//   forward    energies of the structures (sums of atomwise outputs)
+//   forward    energies of the structures (sums of atomwise outputs), or the atomwise outputs themselves:
+//              whoever makes something else of them, like a dipole moment, differentiates that by them
 //   adjoint    forces F = -dE/dr, by one reverse sweep
-//   backward   gradients of any loss L(E, F) by the parameters: a tangent sweep along dr = -dL/dF
+//   backward   gradients of any loss L(E, F), or L(atomwise outputs), by the parameters: a tangent sweep along dr = -dL/dF
 //              and a second reverse sweep (no double backward)
 //
 // Threads own whole structures: chunks of structures are handed out statically, gradients are summed
@@ -10,6 +11,7 @@
 // Nothing is global; an Engine owns all of its memory.
 #pragma once
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -59,11 +61,14 @@ struct Chunk {
 
 struct Engine {
   const int T, F, G, H, n_elements, n_threads;
+  const bool per_atom;  // results are atomwise outputs instead of energies
   FilterTable filters;
   std::vector<float> coefficients;  // frozen table, [T, K, 6, F]
   bool frozen = false;
   float lo = 0, h = 1;
   int K = 0;
+  float furthest = 0;  // in units of h from lo: what lies beyond the last knot and before this is taken to it
+  float shortest = 0;  // distance in the last batch
 
   std::vector<const float*> raw;
   std::vector<Layer> layers;
@@ -81,8 +86,9 @@ struct Engine {
   std::vector<float> x, y, v, a, s, x_last, o1, o_s, X, lam, tangent, mu;
   std::vector<float> force;
 
-  Engine(int T_, int F_, int G_, int n_elements_, int n_threads_)
-      : T(T_), F(F_), G(G_), H(F_ / 2), n_elements(n_elements_), n_threads(std::max(1, n_threads_)), layers(T_) {}
+  Engine(int T_, int F_, int G_, int n_elements_, int n_threads_, bool per_atom_)
+      : T(T_), F(F_), G(G_), H(F_ / 2), n_elements(n_elements_), n_threads(std::max(1, n_threads_)),
+        per_atom(per_atom_), layers(T_) {}
 
   void set_parameters(const float* const* p) {
     raw.assign(p, p + 1 + PER_LAYER * T + 4);
@@ -105,8 +111,8 @@ struct Engine {
   }
 
   // Knots lo, lo + h, ...; basis [3K, G] holds the Gaussians there and their scaled derivatives.
-  void set_grid(float lo_, float h_, int n_knots, const float* basis) {
-    lo = lo_, h = h_, K = n_knots, frozen = false;
+  void set_grid(float lo_, float h_, int n_knots, float furthest_, const float* basis) {
+    lo = lo_, h = h_, K = n_knots, furthest = furthest_, frozen = false;
     filters.set_basis(T, F, G, K, basis);
   }
   void build_table() {
@@ -116,8 +122,8 @@ struct Engine {
     });
   }
   // Polynomial coefficients per bin, [T, n_bins, 6, F]
-  void set_coefficients(float lo_, float h_, int n_bins, const float* c) {
-    lo = lo_, h = h_, K = n_bins + 1, frozen = true;
+  void set_coefficients(float lo_, float h_, int n_bins, float furthest_, const float* c) {
+    lo = lo_, h = h_, K = n_bins + 1, furthest = furthest_, frozen = true;
     coefficients.assign(c, c + (size_t)T * n_bins * M * F);
   }
   const float* table(int l) const {
@@ -149,22 +155,23 @@ struct Engine {
 
   // Distances, bins and interpolation weights of a chunk's pairs; false where a distance lies outside the table.
   // Sorted by bin in portions: a large structure's pairs stay near their neighbours in memory.
-  bool geometry(const Chunk& c) {
+  bool geometry(const Chunk& c, float& nearest) {
     constexpr int64_t PORTION = 4096;
     std::vector<int64_t> next(K);
     for (int64_t p = c.p0; p < c.p1; p += PORTION)
-      if (!sort_pairs(p, std::min(p + PORTION, c.p1), next)) return false;
+      if (!sort_pairs(p, std::min(p + PORTION, c.p1), next, nearest)) return false;
     return true;
   }
-  bool sort_pairs(int64_t p0, int64_t p1, std::vector<int64_t>& next) {
+  bool sort_pairs(int64_t p0, int64_t p1, std::vector<int64_t>& next, float& nearest) {
     const float inverse_h = 1 / h;
     std::fill(next.begin(), next.end(), 0);  // pairs per bin, then the place of the bin's next pair
     for (int64_t p = p0; p < p1; p++) {
       float r[3];
-      const float u = (separation(p, r) - lo) * inverse_h;
-      if (!(u >= 0 && u <= K - 1) || (r[0] == 0 && r[1] == 0 && r[2] == 0)) return false;  // also for NaN
-      place[p] = u;
-      next[std::min((int)u, K - 2) + 1]++;
+      const float d = separation(p, r), u = (d - lo) * inverse_h;
+      if (!(u >= 0 && u <= furthest) || (r[0] == 0 && r[1] == 0 && r[2] == 0)) return false;  // also for NaN
+      nearest = std::min(nearest, d);
+      place[p] = std::min(u, (float)(K - 1));
+      next[std::min((int)place[p], K - 2) + 1]++;
     }
     next[0] = p0;
     for (int k = 1; k < K; k++) next[k] += next[k - 1];
@@ -193,7 +200,7 @@ struct Engine {
 
   float* at(std::vector<float>& buffer, int l) { return buffer.data() + (size_t)l * batch.n_atoms * F; }
 
-  // energies [B]; forces [N, 3] or null. keep: store what backward() needs.
+  // energies [B], or atomwise outputs [N]; forces [N, 3] or null. keep: store what backward() needs.
   Status forward(const Batch& b, double* energies, float* forces, bool keep) {
     for (int64_t k = 0; k < b.n_atoms; k++)  // these are indices into the embedding
       if (b.atomic_numbers[k] < 1 || b.atomic_numbers[k] >= n_elements) return WRONG_ELEMENT;
@@ -205,10 +212,12 @@ struct Engine {
     if (forces) lam.resize(4 * NF * L), force.resize(3 * N);
     make_chunks();
     std::vector<char> inside(n_threads, 1);
+    std::vector<float> nearest(n_threads, std::numeric_limits<float>::infinity());
     for_chunks([&](int t, const Chunk& c) {
-      if (geometry(c)) sweep(c, energies, forces);
+      if (geometry(c, nearest[t])) sweep(c, energies, forces);
       else inside[t] = 0;
     });
+    shortest = *std::min_element(nearest.begin(), nearest.end());
     return std::all_of(inside.begin(), inside.end(), [](char ok) { return ok; }) ? OK : OUTSIDE_TABLE;
   }
 
@@ -241,8 +250,9 @@ struct Engine {
         float e = out2_bias[0];
         for (int m = 0; m < H; m++) e += o1[k * H + m] * out2[m];
         energy += e;
+        if (per_atom) energies[k] = e;
       }
-      energies[b] = energy;
+      if (!per_atom) energies[b] = energy;
     }
     if (!forces) return;
 
@@ -276,7 +286,8 @@ struct Engine {
     return lam.data() + ((size_t)(kept ? l : 0) * 4 + which) * batch.n_atoms * F;
   }
 
-  // Gradients of sum_b g_e[b] E_b + sum_i g_f[i] . F_i by all parameters, added to gradients[k].
+  // Gradients of sum_b g_e[b] E_b + sum_i g_f[i] . F_i by all parameters, added to gradients[k]; g_e is [N]
+  // where results are atomwise outputs.
   void backward(const float* g_e, const float* g_f, float* const* gradients) {
     const size_t NF = (size_t)batch.n_atoms * F, table_size = (size_t)3 * K * F;
     mu.resize(4 * NF);
@@ -351,12 +362,13 @@ struct Engine {
     float *g_out1_bias = g(head + 1), *g_out2 = g(head + 2), *g_out2_bias = g(head + 3);
     for (int64_t b = c.b0; b < c.b1; b++)
       for (int64_t k = batch.atom_ptr[b]; k < batch.atom_ptr[b + 1]; k++) {
-        g_out2_bias[0] += g_e[b];
+        const float g_k = g_e[per_atom ? k : b];
+        g_out2_bias[0] += g_k;
         const float *q = &o1[k * H], *qs = &o_s[k * H];
         float *m_ = &mo[(k - c.a0) * H], *l_ = &lo1[(k - c.a0) * H], *pd = g_f ? &o1d[(k - c.a0) * H] : nullptr;
         for (int m = 0; m < H; m++) {
-          m_[m] = g_e[b] * out2[m] * qs[m];
-          g_out2[m] += g_e[b] * q[m];
+          m_[m] = g_k * out2[m] * qs[m];
+          g_out2[m] += g_k * q[m];
           if (g_f) {
             m_[m] += out2[m] * qs[m] * (1 - qs[m]) * pd[m];
             g_out2[m] += qs[m] * pd[m];
@@ -426,17 +438,22 @@ int schnet_cpu_level() {
 #endif
   return 0;
 }
+// Changes with the functions below; native.py knows it, so that a build of older sources is not called wrongly.
+int schnet_interface() { return 2; }
 int schnet_width() { return W; }
-void* schnet_create(int T, int F, int G, int n_elements, int n_threads) {
-  return new Engine(T, F, G, n_elements, n_threads);
+void* schnet_create(int T, int F, int G, int n_elements, int n_threads, int per_atom) {
+  return new Engine(T, F, G, n_elements, n_threads, per_atom);
 }
 void schnet_destroy(void* e) { delete (Engine*)e; }
-void schnet_set_grid(void* e, float lo, float h, int K, const float* basis) { ((Engine*)e)->set_grid(lo, h, K, basis); }
+void schnet_set_grid(void* e, float lo, float h, int K, float furthest, const float* basis) {
+  ((Engine*)e)->set_grid(lo, h, K, furthest, basis);
+}
 void schnet_set_parameters(void* e, const float* const* p) { ((Engine*)e)->set_parameters(p); }
 void schnet_build_table(void* e) { ((Engine*)e)->build_table(); }
-void schnet_set_coefficients(void* e, float lo, float h, int n_bins, const float* c) {
-  ((Engine*)e)->set_coefficients(lo, h, n_bins, c);
+void schnet_set_coefficients(void* e, float lo, float h, int n_bins, float furthest, const float* c) {
+  ((Engine*)e)->set_coefficients(lo, h, n_bins, furthest, c);
 }
+float schnet_shortest(void* e) { return ((Engine*)e)->shortest; }
 int schnet_forward(void* e, int64_t B, int64_t N, int64_t P, const int64_t* atom_ptr, const int64_t* pair_ptr,
                    const int32_t* Z, const int32_t* i, const int32_t* j, const float* R, const float* shift,
                    const float* scale, double* energies, float* forces, int keep) {
