@@ -312,7 +312,7 @@ def test_elements_that_no_model_knows_are_refused(number):
         ("gap", "eV", "other", "mean", "gap in eV, not a total energy"),
         ("zpve", "meV", None, "sum", "zpve in meV, not a total energy"),
         ("G", "eV", "other", "sum", "G in eV, not a total energy"),
-        ("formation_energy_per_atom", "eV/atom", "other", "mean", "not a total energy"),
+        ("formation_energy_per_atom", "eV/atom", "other", "sum", "not a total energy"),
         ("energy", "eV", "energy", "mean", "by a mean over atoms"),
         ("energy", "Debye", "energy", "sum", "which is not an energy"),
     ],
@@ -330,7 +330,11 @@ def test_calculator_takes_files_without_kind(tmp_path, target):
     content = torch.load(tmp_path / "m.pt", weights_only=True)
     assert content.pop("kind") == "energy"
     torch.save(content, tmp_path / "m.pt")
-    assert SchNetCalculator(tmp_path / "m.pt").energy_factor == pytest.approx(0.04336, rel=1e-3)
+    atoms = molecule("H2O")
+    atoms.calc = SchNetCalculator(tmp_path / "m.pt")
+    model, batch = random_model(), from_atoms([atoms]).batch(torch.arange(1))
+    energy = (model(batch).double() + model.offset(batch)).item()
+    assert atoms.get_potential_energy() == pytest.approx(0.0433641 * energy, rel=1e-5)
 
 
 def test_calculator_follows_atoms_that_leave_each_other():

@@ -20,6 +20,7 @@ from ase import Atoms, units
 from ase.build import bulk, molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.socketio import SocketIOCalculator
+from ase.constraints import FixAtoms
 from ase.io import read, write
 from conftest import ROOT, random_model, schnet
 from scipy.stats import norm
@@ -299,7 +300,7 @@ def test_energy_is_conserved_without_a_thermostat(model_file, ethanol, tmp_path)
     images = read(tmp_path / "trajectory.extxyz", ":")
     assert len(log) == len(images) == 31
     assert np.ptp(log["total_eV"]) < 0.1 * log["kinetic_eV"].mean()
-    assert log["potential_eV"].iloc[-1] == pytest.approx(images[-1].info["potential_eV"])
+    assert log["potential_eV"].iloc[-1] == pytest.approx(images[-1].get_potential_energy())
 
 
 def kill_after_checkpoint(command, checkpoint):
@@ -423,7 +424,9 @@ def test_exploding_path_integral(ethanol, tmp_path):
 
     with pytest.raises(Exploded, match=r"exploded at step \d+: atom \d is too fast"):
         pimd(ethanol, repulsive, tmp_path, beads=2, steps=500, interval=1)
-    frames = ob.read_frames(tmp_path)  # what was written is kept
+    with pytest.raises(DataError, match="exploded"):
+        ob.read_frames(tmp_path)
+    frames = ob.read_frames(tmp_path / "exploded.h5")  # what was written is kept
     assert len(frames.positions) == len(frames.log) > 1
 
 
@@ -480,7 +483,7 @@ def test_refusals(model_file, ethanol, tmp_path, caplog):
             run(close, model_file) if run is relax else run(model_file).get_forces(close)
     lost = ethanol.copy()
     lost.positions[5, 1] = np.nan
-    with pytest.raises(DataError, match=r"not a finite number \(atoms 0 and 5\)"):
+    with pytest.raises(DataError, match="position of atom 5 is not a finite number"):
         SchNetCalculator(model_file).get_forces(lost)
     lost = crystal()
     calculator = SchNetCalculator(crystal_model())
@@ -679,3 +682,168 @@ def test_observables_of_a_trajectory(model_file, ethanol, tmp_path):
     assert 0.9 < table.loc["nearest neighbour", "mean"] < 1.3
     assert table.loc["nearest neighbour", "error"] > 0
     assert torch.isfinite(torch.tensor(table["mean"].to_numpy())).all()
+
+
+# ---- what must not be lost or be wrong -----------------------------------------------------------
+def test_energies_per_atom_make_a_crystal_s_energy_and_stress():
+    """A model of energies per atom: n times its output, with the stress of that."""
+    model = random_model(cutoff=4.0, r_max=4.0, readout="mean")
+    model.target, model.unit = "formation_energy_per_atom", "eV/atom"
+    atoms = bulk("C", "diamond", a=3.6, cubic=True)
+    atoms.rattle(0.05, seed=0)
+    one, two = atoms.copy(), atoms.repeat((2, 1, 1))
+    one.calc, two.calc = SchNetCalculator(model), SchNetCalculator(model)
+    assert two.get_potential_energy() == pytest.approx(2 * one.get_potential_energy(), rel=1e-5)
+    assert two.get_forces()[:8] == pytest.approx(one.get_forces(), abs=1e-4)
+    assert two.get_stress() == pytest.approx(one.get_stress(), abs=1e-5)
+    step, energies = 1e-3, []
+    for sign in (1, -1):
+        strained = atoms.copy()
+        strained.set_cell(atoms.cell.array * [1 + sign * step, 1, 1], scale_atoms=True)
+        strained.calc = SchNetCalculator([model.double()], engine="reference")
+        energies.append(strained.get_potential_energy())
+    slope = (energies[0] - energies[1]) / (2 * step * atoms.get_volume())
+    assert one.get_stress()[0] == pytest.approx(slope, rel=1e-3, abs=1e-5)
+
+
+def test_forces_do_not_depend_on_the_distance_from_the_origin(model_file, ethanol):
+    near, far = ethanol.copy(), ethanol.copy()
+    far.positions += 1e5
+    near.calc, far.calc = SchNetCalculator(model_file), SchNetCalculator(model_file)
+    assert far.get_forces() == pytest.approx(near.get_forces(), abs=1e-4)
+
+
+def test_constraints_hold_or_are_refused(model_file, ethanol, tmp_path):
+    fixed = ethanol.copy()
+    fixed.set_constraint(FixAtoms([0, 1]))
+    last = md(fixed, model_file, tmp_path / "md", steps=20)
+    assert last.positions[:2] == pytest.approx(ethanol.positions[:2], abs=0)
+    assert np.abs(last.positions[2:] - ethanol.positions[2:]).max() > 0
+    with pytest.raises(ConfigError, match="has constraints"):
+        pimd(fixed, model_file, tmp_path / "pimd", steps=2, beads=2)
+    relax(ethanol, model_file, tmp_path / "relax", fmax=0.5)
+    with pytest.raises(ConfigError, match="structure"):
+        relax(fixed, model_file, tmp_path / "relax", fmax=0.5)
+
+
+def test_temperature_counts_what_can_move(model_file, ethanol, tmp_path):
+    """Verlet from rest as a whole: 3 n - 6 momenta are free, and the first row has their share."""
+    found = []
+    for seed in range(40):
+        md(ethanol, model_file, tmp_path / str(seed), steps=1, thermostat="none", seed=seed)
+        found.append(pd.read_csv(tmp_path / str(seed) / "log.csv")["temperature_K"][0])
+    error = 300 * np.sqrt(2 / (3 * len(ethanol) - 6) / len(found))
+    assert np.mean(found) == pytest.approx(300, abs=4 * error)
+
+
+def test_two_processes_do_not_share_a_folder(model_file, ethanol, tmp_path):
+    write(tmp_path / "e.xyz", ethanol)
+    command = ["md", tmp_path / "e.xyz", model_file, "-o", tmp_path / "md", "--device", "cpu"]
+    command = [sys.executable, "-m", "schnet.cli", *command, "--steps", 10**7, "--checkpoint", 20]
+    first = subprocess.Popen(
+        [str(part) for part in command], stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        while not (tmp_path / "md" / "checkpoint.npz").exists():
+            assert first.poll() is None
+            time.sleep(0.1)
+        atoms = read(tmp_path / "e.xyz")
+        with pytest.raises(SchNetError, match=f"in use by process {first.pid}"):
+            md(atoms, model_file, tmp_path / "md", steps=10**7, checkpoint=20)
+        first.send_signal(signal.SIGINT)
+        _, message = first.communicate()
+        assert first.returncode == 130
+        assert "stopped; what was written is kept" in message and "Traceback" not in message
+    finally:
+        first.kill()
+
+
+def test_exploded_path_integrals_are_no_finished_ones(model_file, ethanol, tmp_path):
+    settings = dict(beads=2, timestep=20.0, temperature=3000, interval=1, checkpoint=2)
+    for _ in range(2):  # the second goes on from the checkpoint, to the same end
+        with pytest.raises(Exploded, match="exploded at step"):
+            pimd(ethanol, model_file, tmp_path, steps=500, **settings)
+        assert not (tmp_path / "trajectory.h5").exists()
+        frames = ob.read_frames(tmp_path / "exploded.h5")
+        assert len(frames.positions) == len(frames.log) > 1
+
+
+def test_a_finished_run_that_was_to_go_on_is_not_lost(model_file, ethanol, tmp_path):
+    """Cut off while its positions were unpacked again: trajectory.h5 has them still."""
+    settings = dict(beads=2, interval=2, checkpoint=4)
+    pimd(ethanol, model_file, tmp_path, steps=8, **settings)
+    before = ob.read_frames(tmp_path).positions
+    (tmp_path / "positions.f4").write_bytes(b"12345678")
+    pimd(ethanol, model_file, tmp_path, steps=12, **settings)
+    after = ob.read_frames(tmp_path).positions
+    assert len(after) == 7 and np.array_equal(after[:5], before)
+
+
+def test_path_integrals_of_a_crystal_with_any_cell(tmp_path):
+    model = random_model(cutoff=4.0, r_max=4.0)
+    model.unit, model.kind = "eV", "energy"
+    atoms = bulk("C", "diamond", a=3.6)  # its cell is not triangular
+    pimd(atoms, model, tmp_path, steps=4, beads=2, interval=2)
+    assert (tmp_path / "trajectory.h5").exists()
+
+
+def test_slightly_bent_molecules_count_as_linear():
+    bent = molecule("CO2")
+    bent.positions[0, 0] += 1e-3
+    assert rigid_motions(bent).shape[1] == rigid_motions(molecule("CO2")).shape[1] == 5
+    assert rigid_motions(molecule("H2O")).shape[1] == 6
+
+
+@pytest.mark.parametrize(
+    ("verb", "settings", "message"),
+    [
+        (md, {"steps": 1, "checkpoint": 0}, "checkpoint: 0 is not a positive number"),
+        (md, {"steps": 1, "seed": -1}, "seed: -1 is negative"),
+        (md, {"steps": 1, "friction": float("nan")}, "friction: nan"),
+        (md, {"steps": 1, "temperature": float("inf")}, "temperature: inf"),
+        (md, {"steps": 1, "thermostat": "none", "temperature": -300.0}, "temperature: -300"),
+        (pimd, {"steps": 1, "checkpoint": 0}, "checkpoint: 0"),
+        (relax, {"fmax": -1.0}, "fmax: -1.0 is not a positive number"),
+        (modes, {"tolerance": -1.0, "relaxed": False}, "tolerance: -1.0"),
+    ],
+)
+def test_senseless_settings_are_refused(verb, settings, message, model_file, ethanol, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        verb(ethanol, model_file, tmp_path / "o", **settings)
+
+
+def test_what_cannot_be_is_said(model_file, ethanol, tmp_path):
+    with pytest.raises(ConfigError, match="one atom has no modes"):
+        modes(Atoms("O"), model_file, tmp_path / "modes", relaxed=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be made a folder"):
+        md(ethanol, model_file, tmp_path / "file", steps=1)
+    with pytest.raises(ConfigError, match="3 nearest neighbours of 2 atoms"):
+        ob.nearest_neighbours(np.zeros((1, 1, 2, 3)), 3)
+    with pytest.raises(ConfigError, match="from 1 to 65535"):
+        ipi_driver(ethanol, model_file, port=99999)
+
+
+def test_frames_carry_energy_forces_and_momenta(model_file, ethanol, tmp_path):
+    last = md(ethanol, model_file, tmp_path, steps=20, interval=20)
+    frame = read(tmp_path / "trajectory.extxyz")
+    assert frame.get_potential_energy() == pytest.approx(last.get_potential_energy(), rel=1e-9)
+    forces = last.get_forces(apply_constraint=False)
+    assert frame.get_forces() == pytest.approx(forces, abs=1e-6)
+    assert frame.get_momenta() == pytest.approx(last.get_momenta(), abs=1e-6)
+
+
+def test_modes_come_with_displacements_and_a_word_on_differences(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    atoms = molecule("H2O")
+    first, other = random_model(0).double(), random_model(1).double()
+    for model in (first, other):
+        model.unit, model.kind = "eV", "energy"
+    found = modes(atoms, first, tmp_path, others=[other], relaxed=False)
+    images = read(tmp_path / "modes.extxyz", ":")
+    assert [i.info["mode"] for i in images] == [1, 2, 3]
+    moved = np.linalg.norm(images[2].arrays["displacement"], axis=1)
+    assert moved.max() == pytest.approx(1, abs=1e-6)
+    real = found.frequencies[found.frequencies > 0]
+    assert found.zero_point_energy == pytest.approx(0.5 * real.sum() * units.invcm)
+    assert "frequencies differ from the reference's by" in caplog.text

@@ -50,6 +50,9 @@ def main(argv=None) -> int:
     try:
         args.function(args)
         return 0
+    except KeyboardInterrupt:
+        print("schnet: stopped; what was written is kept", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # `schnet … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

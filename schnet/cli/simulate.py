@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 from schnet.cli.options import add_compute, add_engine, add_verb
+from schnet.files import write_text
 
 XTB = "gfn2-xtb"
 
@@ -132,6 +133,21 @@ def pimd(args):
     print(f"{path}, {args.output}/log.csv")
 
 
+def observables(args):
+    """Means and errors of a trajectory: distances, temperature, energies, drift."""
+    from schnet.simulation.observables import observables, read_frames
+
+    found = observables(
+        read_frames(args.folder), neighbours=args.neighbours, equilibration=args.discard
+    )
+    for _, row in found.iterrows():
+        error = "" if row["error"] != row["error"] else f" ± {row['error']:.2g}"
+        print(f"{row['observable']:32} {row['mean']:.6g}{error} {row['unit']}")
+    print(f"{found.attrs['frames']} frames after the first {args.discard:.0%}")
+    if args.output:
+        write_text(args.output, found.to_csv(index=False))
+
+
 def ipi_driver(args):
     """Answer an i-PI that listens at a socket."""
     from schnet.simulation.ipi_driver import ipi_driver
@@ -170,7 +186,7 @@ def _add_dynamics(p, interval: int, checkpoint: int):
 
 
 def add_verbs(verbs):
-    """relax, modes, md, pimd, ipi-driver"""
+    """relax, modes, md, pimd, observables, ipi-driver"""
     p = add_verb(verbs, "relax", relax)
     _add_inputs(p)
     p.add_argument("--fmax", type=float, default=0.01, help="largest force, eV/Å (default: 0.01)")
@@ -205,6 +221,16 @@ def add_verbs(verbs):
     p.add_argument("--beads", type=int, default=8, help="P (default: 8)")
     p.add_argument("--thermostat", default="pile_l", help="pile_l or pile_g")
     p.add_argument("--tau", type=float, default=100.0, help="of the centroid, fs (default: 100)")
+
+    p = add_verb(verbs, "observables", observables)
+    p.add_argument("folder", help="of md or pimd")
+    p.add_argument(
+        "--neighbours", type=int, default=1, help="nearest of every atom that count (default: 1)"
+    )
+    p.add_argument(
+        "--discard", type=float, default=0.1, help="share left out at the beginning (default: 0.1)"
+    )
+    p.add_argument("-o", "--output", help="also write a CSV file")
 
     p = add_verb(verbs, "ipi-driver", ipi_driver)
     _add_inputs(p, output=False)

@@ -9,8 +9,9 @@ from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 
 from schnet.data.store import Store, Structure
-from schnet.errors import DataError
+from schnet.errors import DataError, first_line
 from schnet.files import atomic
+from schnet.units import factor
 
 CHUNK = 50_000  # values read at a time
 SAMPLE = 200_000  # values drawn at most
@@ -208,7 +209,7 @@ def show(path, index: int, picture) -> None:
 
 
 def export(path, index: int, output) -> None:
-    """Write the elements, positions and cell of one structure.
+    """Write elements, positions and cell of one structure, energy and forces where it has them.
 
     Args:
         path: HDF5 file.
@@ -216,19 +217,37 @@ def export(path, index: int, output) -> None:
         output: file of any format that ASE writes; its name says which.
 
     Raises:
-        DataError: there is no such structure, or no such format.
+        DataError: there is no such structure, or the format is none that ASE writes and reads, or
+            none for such a structure.
     """
     from ase import Atoms
-    from ase.io.formats import UnknownFileTypeError
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import read
 
-    structure = Store(path).structure(index)
+    store = Store(path)
+    structure = store.structure(index)
     cell = structure.cell
     atoms = Atoms(structure.atomic_numbers, structure.positions, cell=cell, pbc=cell is not None)
+    atoms.calc = SinglePointCalculator(atoms, **_labels(store, structure))
     with atomic(output) as temporary:
         try:
             atoms.write(temporary)
-        except UnknownFileTypeError as error:
-            raise DataError(f"{output}: ASE writes no such format; try .extxyz") from error
+            read(temporary)
+        except Exception as error:  # ASE's writers and readers raise anything
+            raise DataError(
+                f"{output}: no format for this structure ({first_line(error)}); try .extxyz"
+            ) from error
+
+
+def _labels(store: Store, structure: Structure) -> dict:
+    """Total energy in eV and forces in eV/Å, as far as the data set has them."""
+    wanted = (("energy", "eV", ("energy", "U0")), ("forces", "eV/Å", ("forces",)))
+    found = {}
+    for name, unit, keys in wanted:
+        key = next((k for k in keys if k in structure.properties), None)
+        if key is not None:
+            found[name] = structure.properties[key] * factor(store.properties[key].unit, unit)
+    return found
 
 
 def _caption(store: Store, structure: Structure) -> str:

@@ -10,8 +10,6 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from schnet.simulation.potential import SKIN, Potential, energy_factor, load_models
 
-__all__ = ["SchNetCalculator", "energy_factor"]
-
 
 class SchNetCalculator(Calculator):
     """A trained energy model, or a committee of several, as an ASE calculator.
@@ -34,7 +32,6 @@ class SchNetCalculator(Calculator):
 
     Attributes:
         models: the models.
-        energy_factor: of the first model, see ``energy_factor``.
 
     Raises:
         ModelError: a model does not predict total energies, see ``energy_factor``.
@@ -54,7 +51,8 @@ class SchNetCalculator(Calculator):
     ):
         super().__init__(**options)
         self.models = load_models(models)
-        self.energy_factor, *_ = (energy_factor(m) for m in self.models)
+        for model in self.models:
+            energy_factor(model, 1)  # refused here, not at the first step
         self.options: dict[str, Any] = dict(
             device=device, threads=threads, engine=engine, skin=skin
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ from ase import Atoms
 
 from schnet.errors import ConfigError, SchNetError
 from schnet.files import file_digest, read_json, write_json
+from schnet.lock import locked
 from schnet.models import Model
 
 log = logging.getLogger("schnet")
@@ -24,12 +26,14 @@ class Exploded(SchNetError):
 
 
 def structure_digest(atoms: Atoms) -> str:
-    """Digest of elements, positions, masses, momenta, cell and periodicity."""
+    """Digest of elements, positions, masses, momenta, cell, periodicity and constraints."""
     digest = hashlib.sha256()
     momenta = atoms.get_momenta()
     for array in (atoms.numbers, atoms.positions, atoms.get_masses(), momenta, atoms.cell.array):
         digest.update(np.ascontiguousarray(array, float).tobytes())
     digest.update(bytes(atoms.pbc.tolist()))
+    for constraint in atoms.constraints:
+        digest.update(json.dumps(constraint.todict(), default=np.ndarray.tolist).encode())
     return digest.hexdigest()
 
 
@@ -63,12 +67,17 @@ class Folder:
         settings: what must be the same at a restart, from ``describe``.
 
     Raises:
-        ConfigError: the folder holds a simulation with other settings.
+        ConfigError: the folder cannot be made, or holds a simulation with other settings.
     """
 
     def __init__(self, path, settings: dict):
         self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path}: cannot be made a folder ({error.strerror}); choose another"
+            ) from error
         file = self.path / "settings.json"
         if not file.exists():
             write_json(file, settings)
@@ -83,6 +92,17 @@ class Folder:
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    def locked(self):
+        """Keep other processes out, which would write into the same files; see ``locked``."""
+        return locked(self / ".lock", str(self.path))
+
+
+def require_positive(verb: str, **values: float) -> None:
+    """Raise ConfigError unless all are finite numbers above zero."""
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise ConfigError(f"{verb}: {name}: {value} is not a positive number")
 
 
 def _short(value) -> str:

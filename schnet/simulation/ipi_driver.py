@@ -8,7 +8,7 @@ from pathlib import Path
 from ase import Atoms
 from ase.calculators.socketio import SocketClient, actualunixsocketname
 
-from schnet.errors import SchNetError
+from schnet.errors import ConfigError, DataError, SchNetError
 from schnet.simulation.calculator import SchNetCalculator
 
 log = logging.getLogger("schnet")
@@ -53,10 +53,19 @@ def ipi_driver(
     atoms = atoms.copy()
     atoms.calc = SchNetCalculator(models, **options)
     atoms.get_forces()  # what is refused is refused before anybody waits for an answer
-    client = _connect(unix, host, 31415 if port is None else port)
+    port = 31415 if port is None else port
+    if not 0 < port < 65536:
+        raise ConfigError(f"ipi-driver: port: {port} is none; they go from 1 to 65535")
+    client = _connect(unix, host, port)
     log.info("connected; %s", Path(actualunixsocketname(unix)) if unix else f"{client.host}")
     try:
-        client.run(atoms, use_stress=bool(atoms.pbc.all()))
+        answers = sum(1 for _ in client.irun(atoms, use_stress=bool(atoms.pbc.all())))
+        log.info("i-PI has ended after %d evaluations", answers)
+    except ValueError as error:  # positions of another shape
+        raise DataError(
+            f"{atoms.get_chemical_formula()}: i-PI sends another number of atoms ({error}); give "
+            "the structure that i-PI has"
+        ) from error
     except (ConnectionError, BrokenPipeError) as error:
         raise SchNetError(f"i-PI closed the connection ({error})") from error
     finally:

@@ -8,6 +8,7 @@ import logging
 
 import numpy as np
 from ase import Atoms, units
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixCom
 from ase.io.extxyz import write_extxyz
 from ase.md.langevin import Langevin
@@ -17,7 +18,15 @@ from ase.md.verlet import VelocityVerlet
 from schnet.errors import ConfigError, DataError, known_or_nearest
 from schnet.files import atomic
 from schnet.simulation.calculator import SchNetCalculator
-from schnet.simulation.folder import Exploded, Folder, Growing, Progress, describe
+from schnet.simulation.folder import (
+    Exploded,
+    Folder,
+    Growing,
+    Progress,
+    describe,
+    require_positive,
+)
+from schnet.simulation.modes import rigid_motions
 
 log = logging.getLogger("schnet")
 
@@ -50,7 +59,26 @@ def hottest_atom(momenta, masses, temperature: float) -> tuple[int, float] | Non
     return None if kinetic[atom] < limit else (atom, float(kinetic[atom]))
 
 
-def _row(atoms: Atoms, step: int, timestep: float) -> str:
+def degrees_of_freedom(atoms: Atoms, at_rest: bool) -> int:
+    """How many momenta are free: constraints take some, and so does a start at rest as a whole.
+
+    Args:
+        atoms: the structure, with its constraints.
+        at_rest: whether neither it nor, of a molecule of three atoms or more, its axes move.
+    """
+    free = atoms.get_number_of_degrees_of_freedom()
+    if not at_rest:
+        return free
+    turns = not atoms.pbc.any() and len(atoms) > 2
+    return free - (rigid_motions(atoms).shape[1] if turns else 3)
+
+
+def _temperature(kinetic: float, freedom: int) -> float:
+    """2 E_kin / (k f) in K; not a number where nothing can move."""
+    return 2 * kinetic / (units.kB * freedom) if freedom > 0 else float("nan")
+
+
+def _row(atoms: Atoms, step: int, timestep: float, freedom: int) -> str:
     potential, kinetic = atoms.get_potential_energy(), atoms.get_kinetic_energy()
     fmax = np.linalg.norm(atoms.get_forces(apply_constraint=False), axis=1).max()
     values = [
@@ -58,7 +86,7 @@ def _row(atoms: Atoms, step: int, timestep: float) -> str:
         potential,
         kinetic,
         potential + kinetic,
-        atoms.get_temperature(),
+        _temperature(kinetic, freedom),
         fmax,
     ]
     for name in ("energy_std", "forces_std"):
@@ -71,17 +99,21 @@ def _frame(atoms: Atoms, step: int, timestep: float) -> bytes:
     text = io.StringIO()
     image = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     image.info = {"step": step, "time_ps": step * timestep / 1000}
-    image.info["potential_eV"] = atoms.get_potential_energy()
-    write_extxyz(text, [image], write_results=False)
+    image.set_momenta(atoms.get_momenta())
+    forces = atoms.get_forces(apply_constraint=False)
+    image.calc = SinglePointCalculator(image, energy=atoms.get_potential_energy(), forces=forces)
+    write_extxyz(text, [image])
     return text.getvalue().encode()
 
 
 class _Run:
     """State of one run, on the disk and in memory."""
 
-    def __init__(self, atoms: Atoms, dynamics, folder: Folder, interval: int, timestep: float):
+    def __init__(
+        self, atoms: Atoms, dynamics, folder: Folder, interval: int, timestep: float, freedom: int
+    ):
         self.atoms, self.dynamics, self.folder = atoms, dynamics, folder
-        self.interval, self.timestep = interval, timestep
+        self.interval, self.timestep, self.freedom = interval, timestep, freedom
         self.step = 0
         self.checkpoint_file = folder / "checkpoint.npz"
         self.rng = getattr(dynamics, "rng", None)
@@ -112,7 +144,8 @@ class _Run:
     def write(self) -> None:
         """A frame and a row of the log."""
         self.trajectory.write(_frame(self.atoms, self.step, self.timestep))
-        self.log.write(_row(self.atoms, self.step, self.timestep).encode())
+        row = _row(self.atoms, self.step, self.timestep, self.freedom)
+        self.log.write(row.encode())
 
     def checkpoint(self) -> None:
         """Everything that the next step depends on, and how long the files are."""
@@ -139,19 +172,25 @@ def _start(atoms: Atoms, temperature: float | None, rng) -> None:
     if temperature is None:
         return
     thermalize_momenta(atoms, temperature, rng=rng)
+    if atoms.constraints:
+        return  # what is fixed holds the rest
     Stationary(atoms, preserve_temperature=False)
     if not atoms.pbc.any() and len(atoms) > 2:
-        ZeroRotation(atoms, preserve_temperature=False)
+        with np.errstate(invalid="ignore"):  # a linear molecule does not turn about its axis
+            ZeroRotation(atoms, preserve_temperature=False)
 
 
-def _check(steps, timestep, temperature, thermostat, interval) -> None:
+def _check(thermostat, temperature, friction, seed, **positive) -> None:
     known_or_nearest(thermostat, THERMOSTATS, "thermostat", "md")
-    positive = {"steps": steps, "timestep": timestep, "interval": interval}
-    for name, value in positive.items():
-        if not value > 0:
-            raise ConfigError(f"md: {name}: {value} is not positive")
-    if thermostat == "langevin" and not (temperature and temperature > 0):
-        raise ConfigError("md: the Langevin thermostat needs a positive temperature")
+    require_positive("md", **positive)
+    if temperature is not None:
+        require_positive("md", temperature=temperature)
+    elif thermostat == "langevin":
+        raise ConfigError("md: the Langevin thermostat needs a temperature")
+    if thermostat == "langevin":
+        require_positive("md", friction=friction)
+    if seed < 0:
+        raise ConfigError(f"md: seed: {seed} is negative")
 
 
 def md(
@@ -171,18 +210,20 @@ def md(
 ) -> Atoms:
     """Molecular dynamics of a structure; continues by itself after an interruption.
 
-    The folder gets trajectory.extxyz (positions every ``interval`` steps, the first frame included:
-    steps / interval + 1 frames), log.csv and checkpoint.npz. With ``thermostat="none"`` the total
-    energy is the conserved quantity (velocity Verlet); Langevin has none that ASE would compute.
+    The folder gets trajectory.extxyz (positions, momenta, forces and energy every ``interval``
+    steps, the first frame included: steps / interval + 1 frames), log.csv and checkpoint.npz. With
+    ``thermostat="none"`` the total energy is the conserved quantity (velocity Verlet); Langevin has
+    none that ASE would compute.
 
     Args:
-        atoms: the structure; its momenta are those to start with where ``temperature`` is None.
+        atoms: the structure; its constraints hold, and its momenta are those to start with where
+            ``temperature`` is None.
         models: model files or Models, several are a committee.
         output: folder.
         steps: how many; the only setting that may differ at a restart.
         timestep: in fs.
         temperature: in K, of thermostat and initial velocities.
-        thermostat: "langevin", with the centre of mass fixed, or "none".
+        thermostat: "langevin", with the centre of mass fixed where nothing else is, or "none".
         friction: of the Langevin thermostat in 1/fs.
         interval: steps between frames.
         checkpoint: steps between checkpoints, rounded up to a multiple of ``interval``.
@@ -193,12 +234,15 @@ def md(
         The last frame, with momenta and calculator.
 
     Raises:
-        ConfigError: the folder holds a run with other settings.
+        ConfigError: a setting makes no sense, or the folder holds a run with other settings.
         DataError: see SchNetCalculator.
         Exploded: positions are not numbers, two atoms are closer than 0.3 Å, or an atom has more
             than 100 times the thermal kinetic energy; the message names step and atom.
     """
-    _check(steps, timestep, temperature, thermostat, interval)
+    _check(
+        thermostat, temperature, friction, seed,
+        steps=steps, timestep=timestep, interval=interval, checkpoint=checkpoint,
+    )  # fmt: skip
     settings = describe(
         atoms,
         models,
@@ -216,11 +260,24 @@ def md(
     rng = np.random.Generator(np.random.PCG64(seed))
     atoms.get_forces()  # what is refused is refused before anything is written
     folder = Folder(output, settings)
-    _start(atoms, temperature, rng)
-    dynamics: Langevin | VelocityVerlet
+    with folder.locked():
+        _start(atoms, temperature, rng)
+        at_rest = temperature is not None and not atoms.constraints
+        dynamics = _dynamics(atoms, thermostat, timestep, temperature, friction, rng)
+        # the Langevin thermostat turns a molecule; what it keeps at rest is a constraint
+        freedom = degrees_of_freedom(atoms, at_rest and thermostat == "none")
+        run = _Run(atoms, dynamics, folder, interval, timestep, freedom)
+        run.open()
+        _advance(run, steps, interval * -(-checkpoint // interval), temperature or 0.0)
+    return atoms
+
+
+def _dynamics(atoms: Atoms, thermostat: str, timestep, temperature, friction, rng):
+    """ASE's integrator."""
     if thermostat == "langevin":
-        atoms.set_constraint(FixCom())
-        dynamics = Langevin(
+        if not atoms.constraints:
+            atoms.set_constraint(FixCom())
+        return Langevin(
             atoms,
             timestep * units.fs,
             temperature_K=temperature,
@@ -228,16 +285,13 @@ def md(
             fixcm=False,
             rng=rng,
         )
-    else:
-        dynamics = VelocityVerlet(atoms, timestep * units.fs)
-    run = _Run(atoms, dynamics, folder, interval, timestep)
-    run.open()
-    _advance(run, steps, interval * -(-checkpoint // interval), temperature or 0.0)
-    return atoms
+    return VelocityVerlet(atoms, timestep * units.fs)
 
 
 def _advance(run: _Run, steps: int, checkpoint: int, temperature: float) -> None:
     """Step until the end, writing frames and checkpoints."""
+    if run.step >= steps:
+        log.info("%s: all %d steps are done", run.folder.path, run.step)
     progress = Progress(steps, run.step)
     momenta, masses = run.atoms.get_momenta, run.atoms.get_masses()
     try:
@@ -262,5 +316,6 @@ def _advance(run: _Run, steps: int, checkpoint: int, temperature: float) -> None
             if run.step % checkpoint == 0 or run.step == steps:
                 run.checkpoint()
     finally:
+        progress.to(run.step)
         progress.close()
         run.close()

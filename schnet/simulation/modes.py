@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 from ase import Atoms, units
+from ase.io import write
 from scipy.optimize import linear_sum_assignment
 
 from schnet.data.structures import from_atoms
 from schnet.errors import ConfigError, SchNetError
 from schnet.files import atomic, write_text
 from schnet.models import Model
-from schnet.simulation.folder import Folder, describe
+from schnet.simulation.folder import Folder, describe, model_digest, require_positive
 from schnet.simulation.potential import Evaluate, energy_factor, potential
 from schnet.simulation.relax import in_double, relax
 
@@ -25,7 +26,7 @@ log = logging.getLogger("schnet")
 COPIES = 12  # of the structure, that the Hessian's rows are computed with at a time
 STEP = 0.005  # Å, of finite differences
 TOLERANCE = 0.5  # cm⁻¹ between neighbours of a group that counts as degenerate
-LINEAR = 1e-4  # a rotation with less than this share of the largest is none: linear molecules
+LINEAR = 0.01  # Å: atoms closer to an axis than this in the mean do not turn about it
 LARGE_FORCE = 1e-3  # eV/Å above which a structure is no stationary point
 
 
@@ -52,6 +53,11 @@ class Modes:
         """How many modes are imaginary."""
         return int((self.frequencies < 0).sum())
 
+    @property
+    def zero_point_energy(self) -> float:
+        """Sum of ħω/2 over the modes that are not imaginary, in eV."""
+        return float(0.5 * units.invcm * self.frequencies[self.frequencies > 0].sum())
+
     def table(self) -> pd.DataFrame:
         """mode, frequency (cm⁻¹, negative: imaginary), imaginary, degeneracy, group."""
         degeneracy = np.bincount(self.groups)[self.groups]
@@ -77,8 +83,8 @@ def hessian(atoms: Atoms, models, device: str = "cpu") -> np.ndarray:
         models: model files or Models.
         device: "cpu" or "cuda".
     """
-    models = in_double(models)
-    return np.mean([_hessian(atoms, m.to(device)) * energy_factor(m) for m in models], 0)
+    models, n = in_double(models), len(atoms)
+    return np.mean([_hessian(atoms, m.to(device)) * energy_factor(m, n) for m in models], 0)
 
 
 def _hessian(atoms: Atoms, model: Model) -> np.ndarray:
@@ -137,7 +143,8 @@ def rigid_motions(atoms: Atoms) -> np.ndarray:
         moves += [np.cross(axis, centred) for axis in np.eye(3)]
     columns = np.array([(root[:, None] * m).ravel() for m in moves]).T
     u, s, _ = np.linalg.svd(columns, full_matrices=False)
-    return u[:, s > LINEAR * s[0]]
+    # about the centre of mass the singular values are sqrt(M) and sqrt(M) times radii of gyration
+    return u[:, s > LINEAR * np.sqrt(root @ root)]
 
 
 def frequencies(atoms: Atoms, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -185,6 +192,9 @@ def normal_modes(
     """
     if method not in ("autodiff", "finite"):
         raise ConfigError(f"modes: method {method!r} is none of autodiff, finite")
+    if len(atoms) < 2 and not atoms.pbc.any():
+        raise ConfigError(f"modes: {atoms.get_chemical_formula()}: one atom has no modes")
+    require_positive("modes", tolerance=tolerance)
     if hasattr(models, "get_potential_energy"):
         method = "finite"
     if method == "autodiff":
@@ -266,8 +276,10 @@ def modes(
 ) -> Modes:
     """Relax a structure, compute its normal modes, and compare them with those of other models.
 
-    The folder gets modes.csv and modes.npz (vectors, positions, masses), and for every other model
-    K = 1, 2, … other_K.csv, other_K.npz and comparison_K.csv. What is there is not computed again.
+    The folder gets modes.csv, modes.npz (frequencies, vectors, positions, max_force) and
+    modes.extxyz (a frame for each mode: the structure, and the displacements of its atoms), and for
+    every other model K = 1, 2, … other_K.csv, other_K.npz, other_K.extxyz and comparison_K.csv.
+    What is there is not computed again.
 
     Args:
         atoms: where to start.
@@ -293,21 +305,56 @@ def modes(
     settings["others"] = describe(atoms, list(others))["models"]
     folder = Folder(output, settings)
     found: list[Modes] = []
-    for k, each in enumerate([models, *others]):
-        name = f"other_{k}" if k else "modes"
-        kept = folder / f"{name}.npz"
-        if kept.exists():
-            found.append(_read(kept, atoms, tolerance))
-            continue
-        at = _minimum(atoms, each, fmax, options) if relaxed else atoms
-        m = normal_modes(at, each, method=method, tolerance=tolerance, **options)
-        _say(name, m)
-        write_text(folder / f"{name}.csv", m.table().to_csv(index=False))
-        _write(kept, m)
-        found.append(m)
-    for k, m in enumerate(found[1:], 1):
-        write_text(folder / f"comparison_{k}.csv", compare(found[0], m).to_csv(index=False))
+    with folder.locked():
+        for k, each in enumerate([models, *others]):
+            name = f"other_{k}" if k else "modes"
+            kept = folder / f"{name}.npz"
+            if kept.exists():
+                found.append(_read(kept, atoms, tolerance))
+                continue
+            at = _minimum(atoms, each, fmax, options) if relaxed else atoms
+            m = normal_modes(at, each, method=method, tolerance=tolerance, **options)
+            _say(name, m)
+            write_text(folder / f"{name}.csv", m.table().to_csv(index=False))
+            with atomic(folder / f"{name}.extxyz") as temporary:
+                write(temporary, frames(m), format="extxyz")
+            _write(kept, m)
+            found.append(m)
+        for k, m in enumerate(found[1:], 1):
+            _compare(folder / f"comparison_{k}.csv", found[0], m, model_name(others[k - 1]))
     return found[0]
+
+
+def frames(m: Modes) -> list[Atoms]:
+    """A structure for each mode, with its displacements [n, 3] in Å, the largest of them 1 Å."""
+    images = []
+    mass_root = np.sqrt(m.atoms.get_masses())[:, None]
+    for k, (frequency, vector) in enumerate(zip(m.frequencies, m.vectors, strict=True), 1):
+        image = m.atoms.copy()
+        image.set_constraint()
+        moved = vector / mass_root
+        image.arrays["displacement"] = moved / np.linalg.norm(moved, axis=1).max()
+        image.info = {"mode": k, "frequency_cm-1": frequency}
+        images.append(image)
+    return images
+
+
+def model_name(model) -> str:
+    """What a person calls a model: its file, or the calculator's name."""
+    return str(model) if isinstance(model, str | Path) else model_digest(model)[:12]
+
+
+def _compare(file: Path, reference: Modes, other: Modes, name: str) -> None:
+    table = compare(reference, other)
+    write_text(file, table.to_csv(index=False))
+    change = table["difference_percent"]
+    worst = table.iloc[int(np.argmax(change.abs()))]
+    log.info(
+        "%s: frequencies differ from the reference's by %.2f %% in the mean, by %+.2f %% at most "
+        "(mode %d, %.1f cm⁻¹); %s",
+        name, change.abs().mean(), worst["difference_percent"], worst["mode"],
+        worst["reference_cm-1"], file,
+    )  # fmt: skip
 
 
 def _minimum(atoms: Atoms, models, fmax: float, options: dict) -> Atoms:
@@ -332,7 +379,10 @@ def _say(name: str, m: Modes) -> None:
         )
     if m.n_imaginary:
         log.warning("%s: %d imaginary modes, this is no minimum", name, m.n_imaginary)
-    log.info("%s: %.1f to %.1f cm⁻¹", name, m.frequencies[0], m.frequencies[-1])
+    log.info(
+        "%s: %.1f to %.1f cm⁻¹, zero-point energy %.4f eV",
+        name, m.frequencies[0], m.frequencies[-1], m.zero_point_energy,
+    )  # fmt: skip
 
 
 def _write(path: Path, m: Modes) -> None:

@@ -53,6 +53,8 @@ def read_frames(path) -> Frames:
             log = pd.DataFrame({name: h5[f"log/{name}"][:] for name in h5["log"]})
             return Frames(h5["positions"][:], h5["numbers"][:], log)
     file = path / "trajectory.extxyz"
+    if (path / "exploded.h5").exists():
+        raise DataError(f"{path}: the trajectory exploded; what there is of it: exploded.h5")
     if not file.exists():
         raise DataError(f"{path}: no trajectory.h5 or trajectory.extxyz; has the run finished?")
     from ase.io import read
@@ -108,9 +110,14 @@ def nearest_neighbours(positions: np.ndarray, k: int = 1) -> np.ndarray:
     Args:
         positions: [..., n, 3] in Å.
         k: 1 for the nearest; the number of bonds for all of them (3 in C20).
+
+    Raises:
+        ConfigError: an atom has fewer neighbours.
     """
     flat = positions.reshape(-1, *positions.shape[-2:])
     n = flat.shape[1]
+    if not 1 <= k < n:
+        raise ConfigError(f"observables: {k} nearest neighbours of {n} atoms: there are none such")
     out = np.empty((len(flat), n, k))
     upper = np.triu_indices(n, 1)
     square = np.full((n, n), np.inf)

@@ -13,9 +13,16 @@ import pandas as pd
 from ase import Atoms, units
 
 from schnet.errors import ConfigError, DataError, known_or_nearest
-from schnet.files import write_text
+from schnet.files import atomic, write_text
 from schnet.hdf5 import atomic_hdf5
-from schnet.simulation.folder import Exploded, Folder, Growing, Progress, describe
+from schnet.simulation.folder import (
+    Exploded,
+    Folder,
+    Growing,
+    Progress,
+    describe,
+    require_positive,
+)
 from schnet.simulation.md import HOT, HOT_AT_LEAST
 from schnet.simulation.potential import Evaluate, potential
 
@@ -80,7 +87,7 @@ def input_xml(
 
     n = len(atoms)
     angstrom = unit_to_internal("length", "angstrom", 1.0)
-    cell = atoms.cell.array.T if atoms.pbc.any() else 1000.0 * np.eye(3)
+    cell = 1000.0 * np.eye(3)  # i-PI does nothing with it: periodicity is the potential's affair
     masses = atoms.get_masses() * unit_to_internal("mass", "dalton", 1.0)
     q = np.tile(atoms.positions.ravel(), beads) * angstrom
     return f"""<simulation verbosity='quiet' threading='False' floatformat='%.17e'>
@@ -184,10 +191,11 @@ class _Run:
             self.write()
 
     def _open_files(self, rows: int) -> None:
-        if rows and self.h5.exists() and not self.raw.exists():  # it had ended
-            with h5py.File(self.h5) as h5:
-                self.raw.write_bytes(h5["positions"][:].tobytes())
         frame = 12 * self.beads * len(self.atoms)
+        there = self.raw.stat().st_size if self.raw.exists() else 0
+        if there < rows * frame and self.h5.exists():  # it had ended
+            with h5py.File(self.h5) as h5, atomic(self.raw) as temporary:
+                temporary.write_bytes(h5["positions"][:].tobytes())
         header = ",".join(["step", *PROPERTIES]) + "\n"
         kept = 0
         path = self.folder / "log.csv"
@@ -248,6 +256,8 @@ class _Run:
 
     def advance(self, steps: int, checkpoint: int) -> None:
         """Step until the end, writing frames and checkpoints."""
+        if self.step >= steps:
+            log.info("%s: all %d steps are done", self.folder.path, self.step)
         progress = Progress(steps, self.step)
         try:
             while self.step < steps:
@@ -266,14 +276,20 @@ class _Run:
                 if self.step % checkpoint == 0 or self.step == steps:
                     self.checkpoint()
         finally:
+            progress.to(self.step)
             progress.close()
             self.positions.close()
             self.log.close()
 
     def finish(self) -> None:
         """Turn the raw positions into trajectory.h5."""
+        self.save(self.h5)
+        self.raw.unlink()
+
+    def save(self, file: Path) -> None:
+        """Write positions and log so far into an HDF5 file."""
         frames = np.fromfile(self.raw, "<f4").reshape(-1, self.beads, len(self.atoms), 3)
-        with atomic_hdf5(self.h5) as h5:
+        with atomic_hdf5(file) as h5:
             h5.create_dataset(
                 "positions",
                 data=frames,
@@ -290,18 +306,16 @@ class _Run:
             h5.attrs["ipi"] = IPI
             for name in ("beads", "timestep", "temperature", "thermostat", "tau", "interval"):
                 h5.attrs[name] = self.settings[name]
-        self.raw.unlink()
 
 
-def _check(beads, steps, timestep, temperature, thermostat, tau, interval) -> None:
+def _check(atoms: Atoms, thermostat: str, **positive) -> None:
     known_or_nearest(thermostat, THERMOSTATS, "thermostat", "pimd")
-    positive = dict(
-        beads=beads, steps=steps, timestep=timestep, temperature=temperature, tau=tau,
-        interval=interval,
-    )  # fmt: skip
-    for name, value in positive.items():
-        if not value > 0:
-            raise ConfigError(f"pimd: {name}: {value} is not positive")
+    require_positive("pimd", **positive)
+    if atoms.constraints:
+        raise ConfigError(
+            "pimd: the structure has constraints, which i-PI would not heed; remove them "
+            "(atoms.set_constraint()), or use md"
+        )
 
 
 def pimd(
@@ -326,7 +340,8 @@ def pimd(
     them in one call, without sockets or threads. One bead is classical dynamics with the same
     thermostat. The folder gets trajectory.h5 at the end (positions in float32, frames × beads ×
     atoms × 3, every ``interval`` steps: 12 bytes per atom, bead and frame before compression),
-    log.csv and restart.xml, i-PI's own checkpoint.
+    log.csv and restart.xml, i-PI's own checkpoint. A trajectory that explodes is kept in
+    exploded.h5 instead.
 
     Args:
         atoms: the structure; momenta are drawn anew.
@@ -349,12 +364,16 @@ def pimd(
         Path of trajectory.h5.
 
     Raises:
-        ConfigError: i-PI is missing or unfitting, or the folder holds a run with other settings.
+        ConfigError: i-PI is missing or unfitting, the structure has constraints, or the folder
+            holds a run with other settings.
         DataError: see ``Potential``.
         Exploded: see ``md``.
     """
     check_ipi()
-    _check(beads, steps, timestep, temperature, thermostat, tau, interval)
+    _check(
+        atoms, thermostat, beads=beads, steps=steps, timestep=timestep, temperature=temperature,
+        tau=tau, interval=interval, checkpoint=checkpoint,
+    )  # fmt: skip
     checkpoint = interval * -(-checkpoint // interval)
     # the checkpoint interval is among the settings: each renews the normal modes, to the last bit
     settings = describe(
@@ -364,9 +383,15 @@ def pimd(
     )  # fmt: skip
     evaluate = potential(models, atoms, beads, **options)
     evaluate(np.tile(atoms.positions, (beads, 1, 1)))  # refused before anything is written
-    run = _Run(Folder(output, settings), atoms, settings)
+    folder = Folder(output, settings)
+    with folder.locked():
+        return _complete(_Run(folder, atoms, settings), evaluate, steps, checkpoint)
+
+
+def _complete(run: _Run, evaluate: Evaluate, steps: int, checkpoint: int) -> Path:
+    """From where the run is to its end."""
     if run.finished(steps):
-        log.info("%s: all %d steps are done", output, steps)
+        log.info("%s: all %d steps are done", run.folder.path, steps)
         return run.h5
     key = f"run{next(_keys)}"
     evaluators[key] = evaluate
@@ -374,7 +399,7 @@ def pimd(
         run.open(key)
         run.advance(steps, checkpoint)
     except Exploded:
-        run.finish()
+        run.save(run.folder / "exploded.h5")
         raise
     finally:
         del evaluators[key]

@@ -24,23 +24,31 @@ from schnet.units import factor
 log = logging.getLogger("schnet")
 
 SHORTEST = 0.3  # Å: atoms that are closer are refused
+PER_ATOM = ("eV/atom", "meV/atom")
 SKIN = 0.5  # Å beyond the cutoff in which pairs are kept from step to step
 
 #: energies [B] in eV and forces [B, n, 3] in eV/Å at positions [B, n, 3] in Å
 Evaluate = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def energy_factor(model: Model) -> float:
-    """What the energies of a model are multiplied by to be in eV.
+def energy_factor(model: Model, n_atoms: int) -> float:
+    """What the output of a model is multiplied by to be the energy of a structure in eV.
 
-    An energy here is a total energy of the whole structure, of which -dE/dr are the forces: the
-    property is of the kind "energy" and the readout a sum over atoms. Orbital energies, enthalpies
-    and energies per atom are none, although their unit may be eV.
+    An energy here is that of the whole structure, of which -dE/dr are the forces: the property is
+    of the kind "energy" and the readout a sum over atoms, or it is an energy per atom and the
+    readout a mean, such as the formation energy of crystals, which is counted from the elements.
+    Orbital energies and enthalpies are none, although their unit may be eV.
+
+    Args:
+        model: the model.
+        n_atoms: in the structure.
 
     Raises:
         ModelError: the model predicts something else.
     """
     what = f"the model predicts {model.target} in {model.unit}"
+    if model.hyperparameters.readout == "mean" and model.unit in PER_ATOM:
+        return n_atoms * factor(model.unit, "eV/atom")
     if (model.kind or kind_of(model.target, model.force_unit)) != "energy":
         raise ModelError(f"{what}, not a total energy with forces; use `schnet predict`")
     if model.hyperparameters.readout != "sum":
@@ -98,7 +106,7 @@ class NeighbourList:
             where: the structure's name in errors.
 
         Raises:
-            DataError: an atom of a crystal has no neighbour, or a position is not a number.
+            DataError: an atom of a crystal has no neighbour.
         """
         if self._outdated(positions, cell):
             self._search(positions, cell, where)
@@ -114,13 +122,9 @@ class NeighbourList:
         if cell is not None and (cell != self._cell).any():
             return True
         moved = positions - self._reference
-        near = np.einsum("nc,nc->n", moved, moved).max() <= (0.5 * self.skin) ** 2
-        return not near  # also where a position is not a number
+        return np.einsum("nc,nc->n", moved, moved).max() > (0.5 * self.skin) ** 2
 
     def _search(self, positions, cell, where) -> None:
-        if not np.isfinite(positions).all():
-            atom = int(np.flatnonzero(~np.isfinite(positions).all(1))[0])
-            raise DataError(f"{where}: the position of atom {atom} is not a finite number")
         i, j, images = checked_pairs(positions, cell, self.cutoff + self.skin, where)
         backwards = (i > j) | ((i == j) & (_leading_sign(images) < 0))
         i, j = np.where(backwards, j, i), np.where(backwards, i, j)
@@ -165,8 +169,14 @@ class Copies:
 
     def batch(self, positions: np.ndarray, cell: np.ndarray | None) -> Batch:
         """The copies at positions [B, n, 3] in Å; cell [3, 3] in Å or None."""
+        finite = np.isfinite(positions)
+        if not finite.all():
+            atom = int(np.argwhere(~finite)[0, 1])
+            raise DataError(f"{self.name}: the position of atom {atom} is not a finite number")
+        # about the centre of each: far from the origin float32 would round the distances
+        centred = positions - positions.mean(1, keepdims=True)
         # rounded by numpy: PyTorch's conversion costs more than it does
-        rounded = positions.reshape(-1, 3).astype(self._rounded)
+        rounded = centred.reshape(-1, 3).astype(self._rounded)
         moved = torch.from_numpy(rounded).to(self.device)
         if self.cutoff is None:
             self._batch.positions = moved
@@ -241,7 +251,6 @@ class Potential:
         skin: float = SKIN,
     ):
         self.models = load_models(models)
-        self.factors = [energy_factor(m) for m in self.models]
         self.predictors = [
             Predictor(m, device=device, threads=threads, engine=engine, shortest=SHORTEST)
             for m in self.models
@@ -254,6 +263,7 @@ class Potential:
     def bind(self, atoms: Atoms, copies: int = 1) -> None:
         """Take another structure."""
         self.cell = atoms.cell.array.copy() if atoms.pbc.any() else None
+        self.factors = [energy_factor(m, len(atoms)) for m in self.models]
         self.formula = atoms.get_chemical_formula()
         # models that want the same batch share it
         makers: dict[tuple, Copies] = {}
@@ -351,6 +361,11 @@ def warn_of_strangers(model: Model, atoms: Atoms) -> None:
         atoms: the structure.
     """
     formula = atoms.get_chemical_formula()
+    if model.force_unit is None:
+        _warn_once(
+            f"the model was trained on {model.target} alone: its forces are derivatives that were "
+            "never compared with anything"
+        )
     crystals = model.provenance.get("periodic")
     if atoms.pbc.any():
         if crystals is False:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import ase.optimize
@@ -16,7 +18,7 @@ from schnet.errors import ConfigError, SchNetError, known_or_nearest
 from schnet.files import atomic
 from schnet.models import Model
 from schnet.simulation.calculator import SchNetCalculator
-from schnet.simulation.folder import Folder, Progress, describe
+from schnet.simulation.folder import Folder, Progress, describe, require_positive
 from schnet.simulation.potential import load_models
 
 log = logging.getLogger("schnet")
@@ -49,6 +51,17 @@ def _read_trajectory(path: Path) -> list[Atoms]:
         return []
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say which file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise SchNetError(
+            f"{path}: cannot be written ({error.strerror}); free some space and run again"
+        ) from error
+
+
 def _minimise(atoms, cell, optimizer, fmax, steps, trajectory, done, progress) -> bool:
     """Run one optimizer; whether the forces fell below ``fmax``."""
     target = FrechetCellFilter(atoms) if cell else atoms
@@ -57,7 +70,7 @@ def _minimise(atoms, cell, optimizer, fmax, steps, trajectory, done, progress) -
         if done and not cell and hasattr(dynamics, "_replay_trajectory"):
             dynamics.replay_trajectory(done)  # what was learnt of the curvature
         if trajectory is not None:
-            with Trajectory(trajectory, "a", atoms) as file:
+            with _writing(trajectory), Trajectory(trajectory, "a", atoms) as file:
                 dynamics.attach(file)
                 dynamics.attach(lambda: progress.to(dynamics.nsteps))
                 return bool(dynamics.run(fmax=fmax, steps=steps))
@@ -100,22 +113,36 @@ def relax(
             from there.
     """
     known_or_nearest(optimizer, OPTIMIZERS, "optimizer", "relax")
+    require_positive("relax", fmax=fmax, steps=steps)
     if cell and not atoms.pbc.all():
         raise ConfigError("relax: the cell can be relaxed of periodic structures only")
     settings = describe(
         atoms, models, verb="relax", fmax=fmax, optimizer=optimizer, cell=cell,
         engine=options.get("engine", "auto"),
     )  # fmt: skip
-    start, trajectory, done = atoms, None, []
-    atoms = atoms.copy()
-    atoms.calc = SchNetCalculator(models, **options)
-    atoms.get_forces()
-    if output is not None:
-        folder = Folder(output, settings)
-        trajectory = folder / "relaxation.traj"
-        done = _read_trajectory(trajectory)
+    folder = None if output is None else Folder(output, settings)
+    relaxed = atoms.copy()
+    relaxed.calc = SchNetCalculator(models, **options)
+    relaxed.get_forces()
+    with folder.locked() if folder else nullcontext():
+        good = _relax(relaxed, models, folder, cell, optimizer, fmax, steps, options)
+        if not good:
+            raise SchNetError(
+                f"{atoms.get_chemical_formula()}: not relaxed after {steps} steps, the largest "
+                f"force is {largest_force(relaxed):.2g} eV/Å; give more steps, or another optimizer"
+            )
+        if folder:
+            with atomic(folder / "relaxed.extxyz") as temporary:
+                write(temporary, relaxed, format="extxyz")
+    return relaxed
+
+
+def _relax(atoms, models, folder, cell, optimizer, fmax, steps, options) -> bool:
+    """From where the folder is, with the engine and then in float64; whether that was enough."""
+    trajectory = folder / "relaxation.traj" if folder else None
+    done = _read_trajectory(trajectory) if trajectory else []
     if done:
-        log.info("%s: continues after %d steps", folder.path, len(done))
+        log.info("%s: continues after %d geometries", folder.path, len(done))
         atoms.set_cell(done[-1].cell)
         atoms.set_positions(done[-1].positions, apply_constraint=False)
     progress = Progress(steps)
@@ -123,17 +150,10 @@ def relax(
         good = _minimise(
             atoms, cell, optimizer, max(fmax, FLOAT32_FMAX), steps, trajectory, done, progress
         )
-        if good and fmax < FLOAT32_FMAX:
-            atoms.calc = SchNetCalculator(in_double(models), **options | {"engine": "reference"})
-            good = _minimise(atoms, cell, optimizer, fmax, steps, trajectory, [], progress)
+        if not good or fmax >= FLOAT32_FMAX:
+            return good
+        log.info("forces below %g eV/Å: the reference model in float64 goes on", FLOAT32_FMAX)
+        atoms.calc = SchNetCalculator(in_double(models), **options | {"engine": "reference"})
+        return _minimise(atoms, cell, optimizer, fmax, steps, trajectory, [], progress)
     finally:
         progress.close()
-    if not good:
-        raise SchNetError(
-            f"{start.get_chemical_formula()}: not relaxed after {steps} steps, the largest force "
-            f"is {largest_force(atoms):.2g} eV/Å; give more steps, or another optimizer"
-        )
-    if output is not None:
-        with atomic(folder / "relaxed.extxyz") as temporary:
-            write(temporary, atoms, format="extxyz")
-    return atoms
