@@ -55,7 +55,8 @@ def potential_file(
         print(f"{model_path}: does not tell the elements it was trained on; none is refused")
     atoms = _one_structure(structure)
     label = f"Ω({probe}) / {model.unit}"
-    title = f"{atoms.get_chemical_formula()}, {Path(structure).name}"
+    shape = "" if atoms.pbc.any() else f", Σ‖r − rᵢ‖⁻² = {isovalue:g} Å⁻²"
+    title = f"{atoms.get_chemical_formula()}{shape}\n{Path(structure).name}, {model_path}"
     try:
         if atoms.pbc.any():
             plane = cut_plane(atoms, size, points)

@@ -1,0 +1,88 @@
+"""Test error against what the training cost, a panel for each column of a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from schnet.errors import known_or_nearest
+from schnet.figures import style
+from schnet.figures.results import experiments_of, options
+from schnet.finished import Finished
+from schnet.units import factor
+
+if TYPE_CHECKING:
+    from schnet.project import Project
+
+READS = ("metrics_file",)
+#: columns: keys of those that get a panel; empty: all
+OPTIONS = {"columns": []}
+COLUMNS = ["experiment", "column", "row", "label", "run", "mae", "unit", "core_seconds", "steps"]
+COLUMNS += ["hardware"]
+
+
+def points(project: Project, figure: dict) -> pd.DataFrame:
+    """One row for each finished run of a cell, see COLUMNS.
+
+    Core-seconds are the seconds of the training times its threads: of a GPU, seconds.
+    """
+    wanted = options(figure, OPTIONS)["columns"]
+    out = []
+    for name in experiments_of(project, figure):
+        experiment = project.experiments[name]
+        labels = {row["key"]: row["label"] for row in experiment["rows"]}
+        known = [column["key"] for column in experiment["columns"]]
+        for column in wanted:
+            known_or_nearest(column, known, "column", f"workflow/experiments/{name}.yaml")
+        for cell in project.cells[name]:
+            if wanted and cell.column not in wanted:
+                continue
+            for run in cell.runs:
+                about, metrics = run.about(), run.metrics()
+                if about is None or metrics is None:
+                    continue
+                finished = Finished.of(about)
+                values = metrics["parts"][cell.part][cell.quantity]
+                unit = cell.unit or values["unit"]
+                threads = about.get("execution", {}).get("threads", 1)
+                out.append(
+                    {
+                        "experiment": name,
+                        "column": cell.column,
+                        "row": cell.row,
+                        "label": labels[cell.row],
+                        "run": run.path,
+                        "mae": values["mae"] * factor(values["unit"], unit),
+                        "unit": unit,
+                        "core_seconds": (finished.seconds or 0) * threads,
+                        "steps": finished.steps,
+                        "hardware": finished.hardware,
+                    }
+                )
+    return pd.DataFrame(out, columns=COLUMNS)
+
+
+def note(project: Project, figure: dict) -> str:
+    """On which hardware the trainings ran."""
+    kinds = sorted(set(points(project, figure)["hardware"]))
+    return f"Trained on: {', '.join(kinds)}." if kinds else ""
+
+
+def draw(project: Project, figure: dict):
+    """Errors against core-seconds, both on logarithmic axes."""
+    data = points(project, figure)
+    groups = list(data.groupby(["experiment", "column"], sort=False))
+    picture, axes = style.panels(len(groups), columns=3, width=3.6, height=3.2)
+    rows = list(dict.fromkeys(data["row"]))
+    for ax, ((name, column), group) in zip(axes, groups, strict=True):
+        declared = {c["key"]: c for c in project.experiments[name]["columns"]}[column]
+        for row, there in group.groupby("row", sort=False):
+            look = style.line(rows.index(row)) | {"linestyle": "none"}
+            ax.plot(there["core_seconds"], there["mae"], ms=6, label=there["label"].iloc[0], **look)
+        title = ", ".join(filter(None, [declared.get("group"), declared["label"]]))
+        ax.set(xscale="log", yscale="log", title=title, xlabel="core-seconds of training")
+        ax.set_ylabel(f"mean absolute error / {style.unit_text(group['unit'].iloc[0])}")
+    if groups:
+        axes[0].legend(fontsize=7)
+    return picture, data.to_csv(index=False)
