@@ -16,8 +16,15 @@ from conftest import ROOT, copy_workflow, schnet, snakemake
 
 from schnet import figures
 from schnet.errors import ConfigError
-from schnet.figures import dynamics, embedding_pca, error_histogram, learning_curve, training_curves
-from schnet.files import write_json
+from schnet.figures import (
+    cost,
+    dynamics,
+    embedding_pca,
+    error_histogram,
+    learning_curve,
+    training_curves,
+)
+from schnet.files import write_json, write_yaml
 from schnet.models import build, save_model
 from schnet.project import load_project
 
@@ -58,7 +65,13 @@ def write_run(run, error=0.1, spread=5.0, centre=0.0, with_model=False):
             mae = float(np.abs(wrong).mean())
             measured = {"mae": mae, "rmse": 2 * mae, "n": 60, "unit": unit}
             parts[name] = {target: measured | {"largest": worst}}
+            if run.settings.forces:
+                parts[name]["forces"] = measured | {"unit": f"{unit}/Å"}
     write_json(run.metrics_file, {"target": target, "parts": parts})
+    result = {"steps": 30, "seconds": 1 + rng.uniform()}
+    about = {"run": run.settings.scientific(), "execution": {"threads": 2}, "result": result}
+    about["data"] = {"digest": "0", "split_digest": "0"}
+    write_yaml(run.folder / "run.yaml", about)
     if run.settings.method == "neural":
         losses = "step,raw_loss,ema_loss\n10,2,3\n20,1,0.5\n30,1,0.7\n"
         run.history_file.write_text(losses)
@@ -181,6 +194,19 @@ def test_dynamics_are_compared_by_number_of_beads(complete, tmp_path):
         texts.append(picture.get_supxlabel())
     assert "longer by less than 0.5 %" in texts[0] and "skewness" in texts[0]
     assert "lies elsewhere than with 8 beads" in texts[1] and "2 beads" in texts[1]
+
+
+def test_accuracy_against_cost_counts_cores(complete, tmp_path):
+    data = drawn(complete, "accuracy_against_cost", tmp_path)
+    assert set(data["column"]) == {"U0", "ethanol_forces", "aspirin_forces"}
+    labels = {row["label"] for row in complete.experiments["architectures"]["rows"]}
+    assert set(data["label"]) == labels
+    for _, point in data.iterrows():
+        about = complete.run(point["run"]).about()
+        assert point["core_seconds"] == pytest.approx(2 * about["result"]["seconds"])
+    figure = complete.figures["accuracy_against_cost"] | {"options": {"columns": ["U00"]}}
+    with pytest.raises(ConfigError, match="U0"):
+        cost.draw(complete, figure)
 
 
 def test_learning_curve_shows_errors_of_repeats_only(tmp_path):

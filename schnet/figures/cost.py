@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 READS = ("metrics_file",)
 #: columns: keys of those that get a panel; empty: all
-OPTIONS = {"columns": []}
+OPTIONS: dict = {"columns": []}
 COLUMNS = ["experiment", "column", "row", "label", "run", "mae", "unit", "core_seconds", "steps"]
 COLUMNS += ["hardware"]
 
@@ -74,8 +74,11 @@ def draw(project: Project, figure: dict):
     data = points(project, figure)
     groups = list(data.groupby(["experiment", "column"], sort=False))
     picture, axes = style.panels(len(groups), columns=3, width=3.6, height=3.2)
+    if not groups:
+        return picture, data.to_csv(index=False)
     rows = list(dict.fromkeys(data["row"]))
-    for ax, ((name, column), group) in zip(axes, groups, strict=True):
+    for ax, (key, group) in zip(axes, groups, strict=True):
+        name, column = map(str, cast(tuple, key))
         declared = {c["key"]: c for c in project.experiments[name]["columns"]}[column]
         for row, there in group.groupby("row", sort=False):
             look = style.line(rows.index(row)) | {"linestyle": "none"}
@@ -83,6 +86,5 @@ def draw(project: Project, figure: dict):
         title = ", ".join(filter(None, [declared.get("group"), declared["label"]]))
         ax.set(xscale="log", yscale="log", title=title, xlabel="core-seconds of training")
         ax.set_ylabel(f"mean absolute error / {style.unit_text(group['unit'].iloc[0])}")
-    if groups:
-        axes[0].legend(fontsize=7)
+    axes[0].legend(fontsize=7)
     return picture, data.to_csv(index=False)
