@@ -18,7 +18,7 @@ FORMAT = "schnet-model"
 #: targets of files without ``kind`` that are total energies of a structure
 ENERGIES = ("energy", "U0")
 #: what every model file has, and of which type
-CONTENT = {
+CONTENT: dict[str, type | tuple[type, ...]] = {
     "architecture": str,
     "hyperparameters": dict,
     "state": dict,
