@@ -382,7 +382,7 @@ def test_the_command_refuses_what_does_not_fit(files):
         assert not (files / args[2]).exists()
 
     refused(DataError, "two.xyz: 2 structures, one is expected", "molecules.pt", "two.xyz", "a.png")
-    refused(DataError, "cannot be read by ASE", "molecules.pt", "missing.xyz", "a.png")
+    refused(DataError, "no such file", "molecules.pt", "missing.xyz", "a.png")
     refused(ConfigError, "the suffix must be one of", "molecules.pt", "water.xyz", "a.gif")
     refused(ConfigError, "flat; use .png", "crystals.pt", "crystal.cif", "a.html", points=5)
     refused(DataError, "crystal.cif: .*on molecules", "molecules.pt", "crystal.cif", "a.png")

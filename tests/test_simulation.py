@@ -616,7 +616,7 @@ def load_model_that_knows(symbols):
 
 def test_commands_refuse_what_is_no_input(model_file, tmp_path, capsys):
     (tmp_path / "bad.xyz").write_text("no structure\n")
-    for name, message in (("none.xyz", "no such file"), ("bad.xyz", "ASE cannot read it")):
+    for name, message in (("none.xyz", "no such file"), ("bad.xyz", "cannot be read by ASE")):
         command = ["md", tmp_path / name, model_file, "-o", tmp_path / "o", "--steps", 1]
         assert main([*map(str, command), "--device", "cpu"]) == 2
         assert message in capsys.readouterr().err

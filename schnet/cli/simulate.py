@@ -12,18 +12,9 @@ XTB = "gfn2-xtb"
 
 def _structure(args):
     """The structure of the command line: the last one of its file."""
-    from pathlib import Path
+    from schnet.data.structures import read_images
 
-    from ase.io import read
-
-    from schnet.errors import DataError, first_line
-
-    if not Path(args.structure).exists():
-        raise DataError(f"{args.structure}: no such file")
-    try:
-        atoms = read(args.structure)
-    except Exception as error:  # ASE's readers raise anything
-        raise DataError(f"{args.structure}: ASE cannot read it ({first_line(error)})") from error
+    atoms = read_images(args.structure, index=None)[-1]
     atoms.calc = None
     return atoms
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from schnet.data.store import Store
-from schnet.errors import ConfigError, DataError
+from schnet.errors import ConfigError, DataError, first_line
 from schnet.files import atomic
 
 STRATEGIES = ("random", "by_group", "predefined")
@@ -99,16 +100,30 @@ def save_split(path, store: Store, parts: dict[str, np.ndarray], **about):
         np.savez_compressed(f, digest=store.digest, parts=list(parts), about=repr(about), **arrays)
 
 
-def load_split(path, store: Store) -> dict[str, np.ndarray]:
-    """The parts of a split; DataError when it belongs to other data or its parts overlap."""
+def _read_split(path) -> tuple[str, dict[str, np.ndarray]]:
+    """The digest of the data that a split belongs to, and its parts; DataError if it is none."""
     if not Path(path).exists():
         raise DataError(f"{path}: no such split; make it with `schnet split`")
+    damage = (ValueError, OSError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
     try:
         with np.load(path, allow_pickle=False) as f:
-            digest, names = str(f["digest"]), [str(n) for n in f["parts"]]
-            parts = {n: f[f"indices/{n}"] for n in names}
-    except (ValueError, OSError, KeyError) as error:
-        raise DataError(f"{path}: not a split file ({error}); delete it and split again") from error
+            parts = {str(name): f[f"indices/{name}"] for name in f["parts"]}
+            digest = str(f["digest"])
+        if not {"train", "validation"} <= parts.keys():
+            raise ValueError("no parts train and validation")
+        if any(part.dtype.kind != "i" or part.ndim != 1 for part in parts.values()):
+            raise ValueError("indices are no lists of whole numbers")
+    except damage as error:
+        reason = first_line(error)
+        raise DataError(
+            f"{path}: not a split file ({reason}); delete it and split again"
+        ) from error
+    return digest, parts
+
+
+def load_split(path, store: Store) -> dict[str, np.ndarray]:
+    """The parts of a split; DataError when it belongs to other data or its parts overlap."""
+    digest, parts = _read_split(path)
     if digest != store.digest:
         raise DataError(
             f"{path}: belongs to other data (digest {digest[:12]}…) than {store.path} "
@@ -126,8 +141,8 @@ def load_split(path, store: Store) -> dict[str, np.ndarray]:
 
 def split_digest(path) -> str:
     """SHA-256 of the parts of a split and of the data that they belong to."""
-    with np.load(path, allow_pickle=False) as f:
-        h = hashlib.sha256(str(f["digest"]).encode())
-        for name in f["parts"]:
-            h.update(str(name).encode() + np.ascontiguousarray(f[f"indices/{name}"]).tobytes())
+    digest, parts = _read_split(path)
+    h = hashlib.sha256(digest.encode())
+    for name, indices in parts.items():
+        h.update(name.encode() + np.ascontiguousarray(indices).tobytes())
     return h.hexdigest()

@@ -18,7 +18,7 @@ from schnet.data.neighbours import (
     read_rows,
 )
 from schnet.data.store import MAX_Z, Store
-from schnet.errors import DataError
+from schnet.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -195,9 +195,7 @@ class Structures:
             DataError: an atomic number that does not exist.
         """
         numbers = np.asarray(atomic_numbers)
-        if len(numbers) and not (numbers.min() >= 1 and numbers.max() < MAX_Z):
-            wrong = numbers[(numbers < 1) | (numbers >= MAX_Z)][0]
-            raise DataError(f"atomic number {wrong}: models know elements 1–{MAX_Z - 1}")
+        check_numbers(numbers)
 
         def tensor(array, dtype):
             return torch.as_tensor(np.ascontiguousarray(array)).to(device=device, dtype=dtype)
@@ -365,17 +363,35 @@ def read_images(path, index: str | None = ":") -> list[Atoms]:
         index: which of them, as in ase.io.read; None: what ``FILE@INDEX`` says, or the last.
 
     Raises:
-        DataError: ASE cannot read it.
+        DataError: there is no such file, ASE cannot read it, or a structure has no atoms or
+            elements that models do not know.
     """
     from ase import Atoms
     from ase.io import read
 
     try:
         images = read(path, index=index)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
     except Exception as error:  # ASE's readers raise anything
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise DataError(f"{path}: cannot be read by ASE ({reason})") from error
-    return [images] if isinstance(images, Atoms) else list(images)
+    images = [images] if isinstance(images, Atoms) else list(images)
+    for k, atoms in enumerate(images):
+        if not len(atoms):
+            raise DataError(f"{path}: structure {k} has no atoms")
+        try:
+            check_numbers(atoms.numbers)
+        except DataError as error:
+            raise DataError(f"{path}: structure {k}: {error}") from error
+    return images
+
+
+def check_numbers(numbers: np.ndarray) -> None:
+    """Raise DataError unless models know all elements."""
+    wrong = numbers[(numbers < 1) | (numbers >= MAX_Z)]
+    if len(wrong):
+        raise DataError(f"atomic number {wrong[0]}: models know elements 1–{MAX_Z - 1}")
 
 
 def from_atoms(

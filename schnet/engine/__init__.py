@@ -13,7 +13,6 @@ All of them agree to float32 rounding; tests/test_engine.py holds them to it.
 from __future__ import annotations
 
 import logging
-import os
 from typing import Protocol, cast
 
 import torch
@@ -28,6 +27,7 @@ from schnet.models.schnet import Hyperparameters, SchNet
 
 log = logging.getLogger("schnet")
 ENGINES = ("auto", "native", "table", "reference")
+MOST_THREADS = 1024
 
 
 class Engine(Protocol):
@@ -72,10 +72,9 @@ class ReferenceEngine:
 
 
 def check_threads(threads: int) -> int:
-    """The number of threads, or ConfigError where the machine has not so many processors."""
-    most = os.cpu_count() or 1
-    if not 1 <= threads <= most:
-        raise ConfigError(f"threads: {threads} is not within 1–{most}, what this machine has")
+    """The number of threads, or ConfigError where no machine has so many processors."""
+    if not 1 <= threads <= MOST_THREADS:
+        raise ConfigError(f"threads: {threads} is not within 1–{MOST_THREADS}")
     return threads
 
 

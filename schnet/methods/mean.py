@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from schnet.data.structures import Structures
-from schnet.errors import ConfigError, ModelError, first_line
+from schnet.errors import ConfigError, ModelError
 from schnet.files import atomic
+from schnet.models.files import read_tensors
 from schnet.record import check_origin, open_inputs, write_run_file
 from schnet.run import MODEL_FILE, RunSpec, read_finished
 from schnet.training.objective import statistics
@@ -106,15 +107,13 @@ def load_arrays(folder: Path, method: str) -> dict:
     if not path.exists():
         raise ModelError(f"{path}: no such model file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = first_line(error)
-        raise ModelError(f"{path}: not a model file ({reason}); fit it again") from error
-    found = content.get("method") if isinstance(content, dict) else None
-    if found != method:
+        content = read_tensors(path)
+    except ValueError as error:
+        raise ModelError(f"{path}: not a model file ({error}); fit it again") from error
+    arrays = content.get("arrays")
+    if content.get("method") != method or not isinstance(arrays, dict):
         raise ModelError(f"{path}: is not a model of the method {method}")
     check_origin(path, content, read_finished(folder))
-    arrays = content["arrays"]
     return {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in arrays.items()}
 
 

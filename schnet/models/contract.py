@@ -18,7 +18,7 @@ import torch
 from ase.data import atomic_masses, chemical_symbols
 from torch import Tensor, nn
 
-from schnet.data.structures import Batch
+from schnet.data.structures import Batch, check_numbers
 from schnet.errors import ConfigError, DataError
 
 MAX_Z = 100  # atomic numbers are smaller
@@ -240,12 +240,14 @@ class Model(nn.Module):
         Nothing is refused by a model that does not know (files of earlier versions).
 
         Raises:
-            DataError: naming the first such element and those that the model was trained on.
+            DataError: naming the first such element and those that the model was trained on; or an
+                atomic number that no model knows.
         """
+        present = atomic_numbers.detach().cpu().long().unique()
+        check_numbers(present.numpy())
         known = self.elements.cpu()
         if not known.any():
             return
-        present = atomic_numbers.detach().cpu().long().unique()
         unseen = present[~known[present]].tolist()
         if unseen:
             trained = ", ".join(chemical_symbols[z] for z in known.nonzero().flatten().tolist())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import zipfile
 from pathlib import Path
+from types import NoneType
 
 import torch
 
@@ -15,6 +17,17 @@ from schnet.models.registry import build
 FORMAT = "schnet-model"
 #: targets of files without ``kind`` that are total energies of a structure
 ENERGIES = ("energy", "U0")
+#: what every model file has, and of which type
+CONTENT: dict[str, type | tuple[type, ...]] = {
+    "architecture": str,
+    "hyperparameters": dict,
+    "state": dict,
+    "alternatives": dict,
+    "target": str,
+    "unit": str,
+    "force_unit": (str, NoneType),
+    "provenance": dict,
+}
 
 
 def kind_of(target: str, force_unit: str | None) -> str:
@@ -65,27 +78,46 @@ def save_model(
         torch.save(content, f)
 
 
+def read_tensors(path, device="cpu") -> dict:
+    """A dictionary of plain tensors, numbers and text that torch.save has written.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else; the message is one line.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:  # PyTorch does not look at the checksums
+            damaged = archive.testzip()
+        content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # what a damaged file raises may be anything
+        raise ValueError(first_line(error)) from error
+    if damaged or not isinstance(content, dict):
+        raise ValueError(f"{damaged} is damaged" if damaged else "holds no names")
+    return content
+
+
 def read_model_file(path) -> dict:
     """The content of a model file.
 
     Raises:
-        ModelError: it is missing, not one of ours, or holds more than plain tensors.
+        ModelError: it is missing, damaged, not one of ours, or holds more than plain tensors.
     """
     path = Path(path)
     if not path.exists():
         raise ModelError(f"{path}: no such model file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = first_line(error)
+        content = read_tensors(path)
+    except ValueError as error:
         raise ModelError(
-            f"{path}: refused, not a model file of plain tensors ({reason}); "
+            f"{path}: refused, not a model file of plain tensors ({error}); "
             "never load it with pickle"
         ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if content.get("format") != FORMAT:
         raise ModelError(
             f"{path}: not a SchNet model file; use the model.pt of a run or `schnet import-tf`"
         )
+    for key, kind in CONTENT.items():
+        if key not in content or not isinstance(content[key], kind):
+            raise ModelError(f"{path}: its {key} is missing or damaged; train or import it again")
     return content
 
 

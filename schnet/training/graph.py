@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ class GraphedGradient:
         self.usual_atoms = batch_size * float(data.counts.double().mean()) + SPARE_ATOMS
         self.usual_pairs = batch_size * float(data.pair_count.double().mean())
         self.graphs: dict[Room, tuple[Callable[[], None], Tensor]] = {}
-        self.pool = None  # memory that the graphs share: one at a time is at work
+        self.pool: Any = None  # memory that the graphs share: one at a time is at work
         self.broken = False
 
     def room(self, indices: Tensor) -> Room:

@@ -14,6 +14,7 @@ from torch import Tensor
 from schnet.engine import FlatParameters
 from schnet.errors import TrainingError, first_line
 from schnet.files import atomic
+from schnet.models.files import read_tensors
 from schnet.run import RunSpec
 from schnet.training.schedule import learning_rate
 
@@ -177,14 +178,13 @@ class TrainingState:
         if not path.exists():
             return False
         try:
-            content = torch.load(path, map_location=self.flat.tensor.device, weights_only=True)
+            content = read_tensors(path, self.flat.tensor.device)
             differences = _differences(identity, content.get("identity"))
             if not differences:
                 self._take(content)
         except Exception as error:  # PyTorch raises anything
-            reason = first_line(error)
             raise TrainingError(
-                f"{path}: cannot be read ({reason}); delete it to start anew"
+                f"{path}: cannot be read ({first_line(error)}); delete it to start anew"
             ) from error
         if differences:
             path.replace(path.with_name(OTHER))
@@ -195,6 +195,7 @@ class TrainingState:
         return True
 
     def _take(self, content: dict) -> None:
+        """Become what a checkpoint holds."""
         for key in self.PLAIN:
             setattr(self, key, content[key])
         self.optimiser.load_state_dict(content["optimiser"])
