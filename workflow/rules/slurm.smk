@@ -1,0 +1,46 @@
+# What a run over SLURM needs beside slurm/config.yaml; nothing without it.
+import time
+from pathlib import Path
+
+BEGIN = time.time()
+# Here and not in a job: `jobs`, which every cluster profile has, is known.
+SUBMITS = workflow.resource_settings.nodes is not None
+# A training and its evaluation are one job; the profile's group-components puts several runs into it.
+RUNS_GROUP = "runs" if SUBMITS else None
+# A group's cores are those of its members (cpus_per_task); threads would be capped by --cores here.
+RUN_THREADS = 0 if SUBMITS else THREADS
+# A job that is repeated repeats all its members: a finished training comes back from its checkpoint.
+KEEP_CHECKPOINT = "" if workflow.exec_mode.name == "DEFAULT" else "--keep-checkpoint"
+if SUBMITS:
+    # SLURM's commands with better manners: slurm/bin/slurm_commands.py says which
+    os.environ["PATH"] = f"{workflow.basedir}/slurm/bin:{os.environ['PATH']}"
+    os.environ["SCHNET_MAIN_PROCESS"] = str(os.getpid())
+    os.environ["SCHNET_MESSAGES"] = f"/proc/{os.getpid()}/fd/2"
+if workflow.exec_mode.name == "REMOTE":
+    # a job: the logs of earlier attempts stay, as NAME.log.1, NAME.log.2 and so on
+    for target in sys.argv:
+        rule_name, is_run, run = target.partition(":run=")
+        log_file = Path(f"{RESULTS}/logs/{rule_name}/{run}.log")
+        if is_run and log_file.exists():
+            number = len(list(log_file.parent.glob(f"{log_file.name}.*"))) + 1
+            log_file.rename(f"{log_file}.{number}")
+
+
+def last_line(path):
+    """The last line of a text file, empty where there is none."""
+    lines = path.read_text(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+onsuccess:
+    for run in PROJECT.runs:
+        folder = Path(RESULTS) / "runs" / run
+        if (folder / "metrics.json").exists():
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+
+onerror:
+    # one sentence for everything that failed by itself; what was killed says nothing
+    for path in sorted(Path(RESULTS).parent.glob("*/logs/**/*.log")):
+        if path.stat().st_mtime >= BEGIN and "error" in (line := last_line(path)):
+            print(f"{path}: {line}", file=sys.stderr)
