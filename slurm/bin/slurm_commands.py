@@ -164,7 +164,7 @@ def states(run: str) -> dict[str, str]:
     """
     known = listed()
     answer = {}
-    for record in (RECORDS / run).glob("*[0-9]"):
+    for record in sorted((RECORDS / run).glob("*[0-9]")):
         job = record.name
         ended = record.with_name(f"{job}.exit")
         if ended.exists() and ended.read_text().strip():
