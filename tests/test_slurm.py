@@ -496,7 +496,7 @@ def test_a_refusal_that_lasts_ends_the_run(cluster, prepared):
 
 def test_controller_away_for_a_while(cluster, prepared):
     """Jobs go on, and Snakemake hears of their ends once the controller is back."""
-    process = start(command(2_000, targets=["table_2"]), prepared, cluster)
+    process = start(command(500, targets=["table_2"]), prepared, cluster)
     wait_for(lambda: any("train" in name for _, name in queue(cluster)), process)
     configuration = Path(cluster["SLURM_CONF"])
     pid = configuration.with_name("slurmctld.pid")
@@ -536,8 +536,8 @@ def test_what_a_site_may_need(cluster, prepared):
     write_yaml(profile, settings)
     process = start(command(50, targets=["table_2"], device="auto"), prepared, cluster)
     wait_for(lambda: any("train" in name for _, name in queue(cluster)), process)
-    asked = {(partition, gres) for partition, gres in queue(cluster, "%P|%b")}
-    assert asked == {("gpu", "N/A")}
+    asked = {tuple(job) for job in queue(cluster, "%P|%b|%m")}
+    assert asked == {("gpu", "N/A", "200M")}  # of memory: what SLURM gives unasked
     output = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 0, output
 

@@ -1,4 +1,5 @@
 # What a run over SLURM needs beside slurm/config.yaml; nothing without it.
+import shutil
 import time
 from pathlib import Path
 
@@ -33,10 +34,13 @@ def last_line(path):
 
 
 onsuccess:
+    shutil.rmtree(".snakemake/slurm_jobs", ignore_errors=True)
     for run in PROJECT.runs:
-        folder = Path(RESULTS) / "runs" / run
-        if (folder / "metrics.json").exists():
-            (folder / "checkpoint.pt").unlink(missing_ok=True)
+        checkpoint = Path(f"{RESULTS}/runs/{run}/checkpoint.pt")
+        metrics = checkpoint.with_name("metrics.json")
+        if checkpoint.exists() and metrics.exists():
+            if checkpoint.stat().st_mtime <= metrics.stat().st_mtime:
+                checkpoint.unlink()
 
 
 onerror:
