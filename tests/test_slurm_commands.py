@@ -1,7 +1,6 @@
 """slurm/bin: what Snakemake gets when it calls sbatch and squeue, with made-up ones behind them."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +48,6 @@ def slurm(tmp_path, monkeypatch):
     fake = Slurm(tmp_path / "slurm")
     monkeypatch.setenv("PATH", f"{BIN}:{fake.folder}:{os.environ['PATH']}")
     monkeypatch.setenv("SCHNET_MESSAGES", str(tmp_path / "messages"))
-    monkeypatch.delenv("SCHNET_MAIN_PROCESS", raising=False)
     monkeypatch.setattr(slurm_commands, "WAITS", (0, 0))
     monkeypatch.chdir(tmp_path)
     return fake
@@ -106,13 +104,14 @@ def test_refusals_that_pass(slurm, tmp_path, reason, capsys):
         "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)",
     ],
 )
-def test_refusals_that_last_end_the_main_process(slurm, tmp_path, reason, monkeypatch):
-    main = subprocess.Popen(["sleep", "60"])
-    monkeypatch.setenv("SCHNET_MAIN_PROCESS", str(main.pid))
+def test_refusals_that_last_are_said_once(slurm, tmp_path, reason, monkeypatch):
+    monkeypatch.setattr(slurm_commands, "NOTICE", 0)
     slurm.refuses(reason, 99)
-    assert slurm_commands.sbatch([*SUBMIT, "--wrap", INNER]) == 1
-    assert len(slurm.submitted) == 1 and main.wait(10) == -signal.SIGTERM
-    assert "slurm/config.yaml" in (tmp_path / "messages").read_text()
+    for _ in range(3):
+        assert slurm_commands.sbatch([*SUBMIT, "--wrap", INNER]) == 1
+    assert len(slurm.submitted) == 1 and slurm_commands.REFUSED.exists()
+    (message,) = (tmp_path / "messages").read_text().splitlines()
+    assert "slurm/config.yaml" in message
 
 
 def test_states_are_those_of_the_jobs(slurm, tmp_path):

@@ -6,7 +6,7 @@ SLURM executor calls these, and they call SLURM's own. They mend four things:
 
 - a job runs its group side by side: the executor's own way is one member after another;
 - a job is named after its rule and run; the executor knows it by a number that nobody else knows;
-- a refused submission waits for better times; one that can never succeed ends the main process;
+- a refused submission waits for better times; one that can never succeed ends the call;
 - the state of a job is what its own record says. The executor forgets a job for ever when the
   controller does not answer once, or when SLURM has removed a finished job from its list.
 
@@ -18,13 +18,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 RECORDS = Path(".snakemake/slurm_jobs")
+REFUSED = RECORDS / "refused"  # there once SLURM refuses a job for good: the main process ends then
+NOTICE = 3  # seconds in which it will have seen that
 WAITS = (10, 20, 40, 60)  # seconds between attempts to submit; the last one is repeated
 PATIENCE = 6 * 3600  # seconds until a refusal that may pass counts as a failure
 ANSWER = 30  # seconds that the queue may take to answer; the executor gives up after 60
@@ -107,6 +108,19 @@ def job_command(command: str, cores: str, record: str) -> str:
     return f"{command}\n{ends}"
 
 
+def refused(reason: str):
+    """Say once that SLURM refuses jobs for good; workflow/rules/slurm.smk then ends the call."""
+    if REFUSED.exists():
+        return
+    REFUSED.parent.mkdir(parents=True, exist_ok=True)
+    REFUSED.write_text(reason)
+    say(
+        f"SLURM refuses a job ({reason}): change slurm/config.yaml or the resources of the scale "
+        "(docs/cluster.md) and call snakemake again; this call ends when running jobs have ended"
+    )
+    time.sleep(NOTICE)
+
+
 def sbatch(arguments: list[str]) -> int:
     """Submit a job; waits where it is refused for reasons that pass."""
     run = option(arguments, "--job-name")
@@ -121,6 +135,8 @@ def sbatch(arguments: list[str]) -> int:
     # a job inherits the environment, but not what is said of the main process there
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("SCHNET_")}
     call = {"capture_output": True, "text": True, "env": inherited}
+    if REFUSED.exists():
+        return 1
     begin = time.monotonic()
     for attempt in range(sys.maxsize):
         done = subprocess.run([real("sbatch"), *arguments], **call)
@@ -129,10 +145,7 @@ def sbatch(arguments: list[str]) -> int:
         reason = " ".join(done.stderr.replace("sbatch: error: ", "").split())
         passing = PASSING.search(reason) and not LASTING.search(reason)
         if not passing:
-            say(f"SLURM refuses a job ({reason}): see the first blocks of slurm/config.yaml and")
-            say("docs/cluster.md, then call snakemake again; it ends when running jobs have ended.")
-            if os.environ.get("SCHNET_MAIN_PROCESS"):
-                os.kill(int(os.environ["SCHNET_MAIN_PROCESS"]), signal.SIGTERM)
+            refused(reason)
         if not passing or time.monotonic() - begin > PATIENCE:
             break
         wait = WAITS[min(attempt, len(WAITS) - 1)]

@@ -1,5 +1,7 @@
 # What a run over SLURM needs beside slurm/config.yaml; nothing without it.
+import logging
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +17,19 @@ KEEP_CHECKPOINT = "" if workflow.exec_mode.name == "DEFAULT" else "--keep-checkp
 if SUBMITS:
     # SLURM's commands with better manners: slurm/bin/slurm_commands.py says which
     os.environ["PATH"] = f"{workflow.basedir}/slurm/bin:{os.environ['PATH']}"
-    os.environ["SCHNET_MAIN_PROCESS"] = str(os.getpid())
     os.environ["SCHNET_MESSAGES"] = f"/proc/{os.getpid()}/fd/2"
+    REFUSED = Path(".snakemake/slurm_jobs/refused")
+    REFUSED.unlink(missing_ok=True)
+
+    def end_when_refused():
+        """No more jobs once SLURM has refused one for good, and no page about each of them."""
+        while not REFUSED.exists():
+            time.sleep(1)
+        logging.disable(logging.ERROR)
+        workflow.scheduler.exit_gracefully()
+
+    threading.Thread(target=end_when_refused, daemon=True).start()
+
 if workflow.exec_mode.name == "REMOTE":
     # a job: the logs of earlier attempts stay, as NAME.log.1, NAME.log.2 and so on
     for target in sys.argv:
