@@ -16,8 +16,13 @@ RUN_THREADS = 0 if SUBMITS else THREADS
 KEEP_CHECKPOINT = "" if workflow.exec_mode.name == "DEFAULT" else "--keep-checkpoint"
 if SUBMITS:
     # SLURM's commands with better manners: slurm/bin/slurm_commands.py says which
-    os.environ["PATH"] = f"{workflow.basedir}/slurm/bin:{os.environ['PATH']}"
-    os.environ["SCHNET_MESSAGES"] = f"/proc/{os.getpid()}/fd/2"
+    os.environ.update(
+        PATH=os.pathsep.join(
+            [f"{workflow.basedir}/slurm/bin", os.environ.get("PATH", "")]
+        ),
+        # the standard error of this process: what they say is read by Snakemake alone
+        SCHNET_MESSAGES=str(Path(os.sep, "proc", str(os.getpid()), "fd", "2")),
+    )
     REFUSED = Path(".snakemake/slurm_jobs/refused")
     REFUSED.unlink(missing_ok=True)
 
