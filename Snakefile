@@ -11,6 +11,7 @@ configfile: "config.yaml"
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/slurm.smk"
 include: "workflow/rules/configuration.smk"
 include: "workflow/rules/fetch.smk"
 include: "workflow/rules/convert.smk"

@@ -123,6 +123,7 @@ def evaluate(
     data: str | None = None,
     split: str | None = None,
     neighbours: str | None = None,
+    keep_checkpoint: bool = False,
 ) -> dict:
     """Predict validation and test parts with the model of a run.
 
@@ -135,6 +136,7 @@ def evaluate(
         threads, device, engine: what computes, see schnet.engine.
         data, split, neighbours: files in place of those that the run was made from, with the same
             content.
+        keep_checkpoint: so that the training, asked for again, is back in seconds.
 
     Returns:
         The content of metrics.json.
@@ -174,5 +176,6 @@ def evaluate(
                 results[name] = _short(errors(found, store, spec.target, forces, ids[indices]))
     metrics["engine"] = main.name
     write_json(folder / METRICS_FILE, metrics)
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    if not keep_checkpoint:
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
     return metrics

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,11 +18,16 @@ from schnet.files import read_yaml
 from schnet.finished import Finished
 from schnet.project import Project
 from schnet.project.checks import hyperparameters_class, properties_of
+from schnet.provenance import hardware
 from schnet.run import Run, RunSpec
 
-STEPS = 20  # timed steps of a measurement, after some to warm up
-WARM_UP = 5
-MADE_UP, MADE_UP_VALIDATION = 80, 8  # structures to train on; to validate, and as many to test
+COMMITTED = "replication"  # folder below results/ with runs that came with the repository
+WARM_UP = 5  # steps before a measurement
+BLOCK = 0.3  # seconds of steps that are timed together, at least
+BLOCKS = 5  # the last so many must agree within AGREE, or time runs out
+AGREE, PATIENCE = 0.05, 10.0  # relative; seconds
+# Structures to train on, more than fit into a processor's caches; to validate, and as many to test.
+MADE_UP, MADE_UP_VALIDATION = 1000, 8
 SHORTEST = 1000  # steps of a finished run; shorter ones are mostly start-up and validation
 FLOAT = 4  # bytes of a weight
 NUMBER = 8  # bytes of a prediction
@@ -82,28 +89,76 @@ def kind_of(settings: dict) -> Kind:
     )
 
 
-def finished(results: Path) -> dict[Kind, float]:
-    """Median seconds per step, or per fit of a method without steps, of finished runs by kind."""
-    found: dict[Kind, list[float]] = {}
+@dataclass(frozen=True)
+class Prices:
+    """Seconds per gradient step, or per fit of a method without steps, all of one origin.
+
+    Attributes:
+        origin: for people: where every one of them comes from. seconds: by kind of run.
+    """
+
+    origin: str
+    seconds: dict[Kind, float]
+
+
+def finished(results: Path, threads: int, device: str) -> Prices:
+    """Medians of finished runs: of this machine's, or where there are none, of one other hardware.
+
+    Args:
+        results: folder with finished runs anywhere below.
+        threads, device: that they must have used.
+    """
+    found: dict[tuple[bool, str], dict[Kind, list[float]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted(Path(results).glob("**/runs/**/run.yaml")):
         about = read_yaml(path)
         run = Finished.of(about)
+        execution = about.get("execution", {})
+        if (execution.get("device", device), execution.get("threads", threads)) != (
+            device,
+            threads,
+        ):
+            continue
         if run.seconds is None or (run.steps or SHORTEST) < SHORTEST:
             continue
         try:
             kind = kind_of(about["run"])
         except ConfigError:
             continue  # of a method or an architecture that is gone
-        found.setdefault(kind, []).append(run.seconds / (run.steps or 1))
-    return {kind: statistics.median(seconds) for kind, seconds in found.items()}
+        committed = COMMITTED in path.relative_to(results).parts
+        found[committed, run.hardware][kind].append(run.seconds / (run.steps or 1))
+    if not found:
+        return Prices("nothing: there are no finished runs", {})
+    here = (False, hardware(device))
+    chosen = here if here in found else max(found, key=lambda key: (not key[0], len(found[key])))
+    origin = f"finished runs of this machine ({chosen[1]}, {threads} threads)"
+    if chosen != here:
+        came = " that came with the repository" if chosen[0] else ""
+        origin = f"finished runs{came} on other hardware ({chosen[1]}, {threads} threads)"
+    return Prices(origin, {k: statistics.median(v) for k, v in found[chosen].items()})
 
 
-def measure(run: Run, atoms: int, threads: int, device: str) -> float:
+def measured(project: Project, threads: int, device: str) -> Prices:
+    """Every kind of run of the project, timed here and now.
+
+    Methods without gradient steps are not timed: their whole fit would have to be done.
+    """
+    runs: dict[Kind, Run] = {}
+    for run in project.runs.values():
+        if run.settings.method == "neural":
+            runs.setdefault(kind_of(run.settings.to_dict()), run)
+    seconds = {}
+    for number, (kind, run) in enumerate(runs.items(), start=1):
+        seconds[kind] = measure(run, project.sources[run.dataset], threads, device)
+        print(f"{number}/{len(runs)} {kind.text()} {seconds[kind]:.5f} s", file=sys.stderr)
+    return Prices(f"measured here and now ({hardware(device)}, {threads} threads)", seconds)
+
+
+def measure(run: Run, source: dict, threads: int, device: str) -> float:
     """Seconds per training step on this machine, with made-up structures.
 
     Args:
         run: of a method with gradient steps.
-        atoms: in a structure, the data set's mean.
+        source: what workflow/sources.yaml says of its data set: atoms, atoms_spread.
         threads, device: of the training.
     """
     from schnet.data.splits import make_split, save_split
@@ -118,7 +173,7 @@ def measure(run: Run, atoms: int, threads: int, device: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         data, split = Path(folder) / "data.h5", Path(folder) / "split.npz"
         n_train = max(MADE_UP, settings.batch_size)
-        structures = _made_up(settings, atoms, n_train + 2 * MADE_UP_VALIDATION)
+        structures = _made_up(settings, source, n_train + 2 * MADE_UP_VALIDATION)
         write_store(data, structures, properties, name="plan", cutoff=cutoff)
         store = Store(data)
         parts = make_split(store, n_train=n_train, n_validation=MADE_UP_VALIDATION, seed=0)
@@ -126,27 +181,57 @@ def measure(run: Run, atoms: int, threads: int, device: str) -> float:
         spec = replace(settings, n_train=n_train, n_validation=MADE_UP_VALIDATION)
         spec = replace(spec, data=str(data), split=str(split), neighbours=None)
         trainer = Trainer(spec, folder, threads=threads, device=device)
-        for _ in range(WARM_UP):
-            trainer.train_step()
-        begin = time.perf_counter()
-        for _ in range(STEPS):
-            loss = trainer.train_step()
-        float(loss)  # waits for a GPU
-        return (time.perf_counter() - begin) / STEPS
+        return _time(trainer.train_step)
 
 
-def _made_up(settings: RunSpec, atoms: int, count: int):
+def _time(step) -> float:
+    """Seconds of one step, the median of blocks of steps once they agree.
+
+    Args:
+        step: takes one and returns its loss; reading that waits for a GPU.
+    """
+    for _ in range(WARM_UP):
+        float(step())
+    blocks: list[float] = []
+    begin = time.perf_counter()
+    while True:
+        calls, block = 0, time.perf_counter()
+        while calls == 0 or time.perf_counter() - block < BLOCK:
+            loss = step()
+            calls += 1
+        float(loss)
+        blocks.append((time.perf_counter() - block) / calls)
+        last = blocks[-BLOCKS:]
+        median = statistics.median(last)
+        agree = len(last) == BLOCKS and max(last) - min(last) < AGREE * median
+        if agree or (len(blocks) >= 2 and time.perf_counter() - begin > PATIENCE):
+            return median
+
+
+def _sizes(source: dict, count: int) -> np.ndarray:
+    """Numbers of atoms as mixed as those of a data set: [count], log-normal."""
+    mean, spread = source.get("atoms", 20), source.get("atoms_spread", 0.0)
+    if not spread:
+        return np.full(count, mean)
+    width = np.sqrt(np.log(1 + spread**2))
+    drawn = np.random.default_rng(1).lognormal(np.log(mean) - width**2 / 2, width, count)
+    return np.maximum(2, np.rint(drawn)).astype(int)
+
+
+def _made_up(settings: RunSpec, source: dict, count: int):
     """Structures on a jittered grid, as dense as molecules, or as crystals with a cutoff."""
     from schnet.data.store import Structure
 
     rng = np.random.default_rng(0)
     cutoff = settings.model.get("cutoff")
     spacing = 2.6 if cutoff else 1.3  # Å
-    side = int(np.ceil(atoms ** (1 / 3)))
-    grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    cell = np.eye(3) * side * spacing if cutoff else None
-    for k in range(count):
+    for k, atoms in enumerate(_sizes(source, count)):
+        side = int(np.ceil(atoms ** (1 / 3)))
+        grid = np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)
         positions = grid[:atoms] * spacing + rng.normal(0, 0.1, (atoms, 3))
+        # as many layers as there are atoms for: no cell is mostly empty
+        layers = int(np.ceil(atoms / side**2))
+        cell = np.diag([layers, side, side]) * spacing if cutoff else None
         values: dict[str, float | np.ndarray] = {settings.target: rng.normal()}
         if settings.forces:
             values[settings.forces] = rng.normal(size=(atoms, 3))
@@ -185,7 +270,7 @@ class Cost:
 
     Attributes:
         runs, steps: counts. hours: of those with a known time. disk: bytes.
-        unknown: kinds of run whose time is not known.
+        unknown: how many runs have no known time, by kind.
     """
 
     experiment: str
@@ -193,7 +278,7 @@ class Cost:
     steps: int = 0
     hours: float = 0.0
     disk: float = 0.0
-    unknown: set[Kind] = field(default_factory=set)
+    unknown: dict[Kind, int] = field(default_factory=dict)
 
     def add(self, run: Run, seconds: float | None, disk: float):
         """Count a run; seconds: per step or per fit, None where they are not known."""
@@ -203,31 +288,45 @@ class Cost:
         self.steps += steps
         self.disk += disk
         if seconds is None:
-            self.unknown.add(kind_of(settings.to_dict()))
+            kind = kind_of(settings.to_dict())
+            self.unknown[kind] = self.unknown.get(kind, 0) + 1
         else:
             self.hours += seconds * (steps or 1) / 3600
 
     def line(self) -> str:
-        text = f"{self.experiment:14} {self.runs:5} {self.steps:15,} {self.hours:9.2f}"
+        unknown = sum(self.unknown.values())
+        hours = f"{self.hours:.2f}" if unknown < self.runs or not self.runs else "unknown"
+        text = f"{self.experiment:14} {self.runs:5} {self.steps:15,} {hours:>9}"
         text += f" {self.disk / 1e9:10.2f}"
-        if self.unknown:
-            text += f"  + {len(self.unknown)} kinds of run without a measurement (--measure)"
+        if unknown:
+            text += f"  {unknown} runs of {len(self.unknown)} kinds unknown"
         return text
 
 
-def show(project: Project, *, measured: bool = False, threads: int = 1, device: str = "cpu"):
+def show(project: Project, *, measure: bool = False, threads: int = 1, device: str = "cpu"):
     """Print runs, steps, hours and disk per table.
 
-    Seconds per step come from finished runs or, with ``measured``, from short trainings on made-up
-    structures here; what has neither is named, not guessed.
+    All hours come from one place: finished runs of one hardware, or, with ``measure``, short
+    trainings on made-up structures here. What has no time is called unknown, not guessed.
 
     Args:
         project: the resolved configuration.
-        measured: whether to time, on this machine, what no finished run tells of.
-        threads, device: of these timings.
+        measure: whether to time every kind of run on this machine, whatever has been run.
+        threads, device: of these timings, or of the finished runs that count.
+
+    Raises:
+        ConfigError: no GPU where one is asked for.
     """
-    known = finished(Path(project.config["results_dir"]))
-    origin = dict.fromkeys(known, "finished runs")
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ConfigError("--device cuda: PyTorch finds no GPU here; plan on a GPU node")
+    results = Path(project.config["results_dir"])
+    if measure:
+        prices = measured(project, threads, device)
+    else:
+        prices = finished(results, threads, device)
     costs, seen = [], set()
     for name in project.experiments:
         cost = Cost(name)
@@ -235,19 +334,15 @@ def show(project: Project, *, measured: bool = False, threads: int = 1, device: 
             if run.path in seen:
                 continue
             seen.add(run.path)
-            kind = kind_of(run.settings.to_dict())
-            if measured and kind not in known and kind.method == "neural":
-                atoms = project.sources[run.dataset].get("atoms", 20)
-                known[kind] = measure(run, atoms, threads, device)
-                origin[kind] = f"measured here, {device}, {threads} threads"
-            cost.add(run, known.get(kind), _disk(project, run))
+            seconds = prices.seconds.get(kind_of(run.settings.to_dict()))
+            cost.add(run, seconds, _disk(project, run))
         costs.append(cost)
-    _print(project, costs)
+    _print(project, costs, prices, device)
     _print_simulations(project)
-    print("seconds per step (per fit where there are no steps):")
-    kinds = {kind_of(run.settings.to_dict()) for run in project.runs.values()}
-    for kind in sorted(kinds & set(known), key=str):
-        print(f"  {kind.text()} {known[kind]:.5f} s ({origin[kind]})")
+    print(f"seconds per step (per fit where there are no steps), {prices.origin}:")
+    for kind in sorted({kind_of(run.settings.to_dict()) for run in project.runs.values()}, key=str):
+        seconds = prices.seconds.get(kind)
+        print(f"  {kind.text()} " + ("unknown" if seconds is None else f"{seconds:.5f} s"))
 
 
 def _print_simulations(project: Project):
@@ -261,7 +356,7 @@ def _print_simulations(project: Project):
         print(f"{name:14} {len(jobs):5} {evaluations:15,} {asked:9.2f}")
 
 
-def _print(project: Project, costs: list[Cost]):
+def _print(project: Project, costs: list[Cost], prices: Prices, device: str):
     """The table of costs and what its numbers mean."""
     print(
         f"scale {project.config['scale']}: {len(project.runs)} runs; "
@@ -275,8 +370,9 @@ def _print(project: Project, costs: list[Cost]):
         total.steps += cost.steps
         total.hours += cost.hours
         total.disk += cost.disk
+        for kind, runs in cost.unknown.items():
+            total.unknown[kind] = total.unknown.get(kind, 0) + runs
     print(total.line())
-    print(
-        "hours: of one training after the other on the hardware of the measurement "
-        "(training only; validation adds a few per cent)"
-    )
+    what = "GPU" if device == "cuda" else "CPU"
+    print(f"hours: {what}, one training after the other, from {prices.origin};")
+    print("training only, validation adds a few per cent; unknown runs add to them (--measure)")

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 from conftest import ROOT
 
@@ -440,16 +441,55 @@ def test_plan_counts_runs_and_says_what_is_not_known(workflow, tmp_path, capsys)
     project = open_project(workflow, tmp_path, "paper")
     plan.show(project)
     out = capsys.readouterr().out
-    assert re.search(r"table_1 +38 +380,000,000 +0.00 .*without a measurement", out)
+    assert re.search(r"table_1 +38 +380,000,000 +unknown .*38 runs of \d kinds unknown", out)
+    assert "there are no finished runs" in out
     assert re.search(r"c20_dynamics +5 +77,500,000 +60.00", out)
-    seconds = {"steps": 1000, "training_seconds": 36.0, "n_train": 1000}
+    seconds = {"steps": 1000, "training_seconds": 36.0, "hardware": provenance.hardware()}
     run = runs_of(project, "table_1", "U0", "schnet")[0]
     finish(run, result=seconds)
     # nine properties are sums, three runs of ten million steps each; Fig. 3 has one of them already
     plan.show(project)
     out = capsys.readouterr().out
-    assert re.search(r"table_1 +38 .* 2600.00 ", out)
-    assert "0.03600 s (finished runs)" in out
+    assert re.search(r"table_1 +38 .* 2600.00 .*unknown", out)
+    assert re.search(r"qm9 .*T=6 F= 64 sum +one property 0.03600 s", out)
+    assert re.search(r"qm9 .*T=6 F= 64 dipole one property unknown", out)  # a kind of its own
+
+
+def test_plan_does_not_mix_hardware(workflow, tmp_path, capsys):
+    """This machine's runs count alone; without them those of one other machine, and it is said."""
+    project = open_project(workflow, tmp_path, "paper")
+    here, there, faster = (
+        {"steps": 1000, "training_seconds": seconds, "hardware": name}
+        for seconds, name in ((36.0, provenance.hardware()), (72.0, "Z80"), (7.2, "a big GPU"))
+    )
+    runs = [runs_of(project, "table_1", row, "schnet")[0] for row in ("U0", "mu")]
+    finish(runs[1], result=there)
+    plan.show(project)
+    out = capsys.readouterr().out
+    assert "on other hardware (Z80, 1 threads)" in out and "0.07200 s" in out
+    finish(runs[0], result=here)
+    plan.show(project)
+    out = capsys.readouterr().out
+    assert f"finished runs of this machine ({provenance.hardware()}, 1 threads)" in out
+    assert "0.03600 s" in out and "0.07200 s" not in out
+    # neither runs of a GPU nor of more threads
+    finish(runs[0], result=faster, execution={"device": "cuda", "threads": 1})
+    finish(runs[1], result=here, execution={"device": "cpu", "threads": 2})
+    plan.show(project)
+    assert "there are no finished runs" in capsys.readouterr().out
+
+
+def test_plan_knows_committed_runs_for_what_they_are(workflow, tmp_path, capsys):
+    project = open_project(workflow, tmp_path, "paper")
+    run = runs_of(project, "table_1", "U0", "schnet")[0]
+    name = provenance.hardware()
+    finish(run, result={"steps": 1000, "training_seconds": 36.0, "hardware": name})
+    results = project.root / project.config["results_dir"]
+    committed = results / "replication" / "paper" / "runs" / run.path
+    committed.parent.mkdir(parents=True)
+    shutil.move(run.folder, committed)
+    plan.show(project)
+    assert "that came with the repository on other hardware" in capsys.readouterr().out
 
 
 def test_plan_tells_kinds_of_run_apart():
@@ -466,14 +506,15 @@ def test_plan_of_a_method_without_steps(workflow, tmp_path, capsys):
     write_methods_table(workflow)
     project = open_project(workflow, tmp_path)
     run = runs_of(project, "methods", "mean", "mae")[0]
-    finish(run, result={"seconds": 7200.0, "hardware": "the CPU"})
+    result = {"seconds": 7200.0, "hardware": provenance.hardware()}
+    finish(run, result=result)
     plan.show(project)
     out = capsys.readouterr().out
     assert re.search(r"methods +1 +0 +2.00 ", out)
     assert re.search(r"qm9 +mean +sum +N=10,000 one property 7200.00000 s", out)
 
 
-def test_plan_measures_where_asked(workflow, tmp_path, capsys):
+def test_plan_measures_where_asked(workflow, tmp_path, capsys, monkeypatch):
     for path in (workflow / "workflow" / "figures").glob("*.yaml"):
         path.unlink()
     for path in (workflow / "workflow" / "simulations").glob("*.yaml"):
@@ -483,12 +524,46 @@ def test_plan_measures_where_asked(workflow, tmp_path, capsys):
             path.unlink()
     small = workflow / "workflow" / "scales" / "small.yaml"
     write_yaml(small, {k: v for k, v in read_yaml(small).items() if k != "simulations"})
+    monkeypatch.setattr(plan, "MADE_UP", 40)
+    monkeypatch.setattr(plan, "PATIENCE", 0.5)
     project = open_project(workflow, tmp_path)
-    plan.show(project)
-    assert "without a measurement" in capsys.readouterr().out
-    plan.show(project, measured=True, device="cpu")
+    # what a finished run says is not used: all is from here and now
+    run = runs_of(project, "table_2", "schnet", "n3000")[0]
+    finish(run, result={"steps": 1000, "training_seconds": 9e6, "hardware": provenance.hardware()})
+    plan.show(project, measure=True)
     out = capsys.readouterr().out
-    assert "without a measurement" not in out and "measured here, cpu, 1 threads" in out
+    assert "measured here and now" in out and "finished runs" not in out
+    assert "unknown" not in out.split("simulation")[0].replace("unknown runs add", "")
+    assert re.search(r"materials_project .* 0.\d+ s", out)
+
+
+def test_plan_measures_sizes_as_mixed_as_the_data(workflow, tmp_path, monkeypatch):
+    """Crystals and QM9 have structures of many sizes, MD17 has one."""
+    from schnet.training.loop import Trainer
+
+    monkeypatch.setattr(plan, "PATIENCE", 0.5)
+    monkeypatch.setattr(plan, "MADE_UP", 400)
+    project = open_project(workflow, tmp_path)
+    seen = []
+    step = Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda t: (seen.append(t), step(t))[1])
+
+    def sizes(experiment, row, column):
+        run = runs_of(project, experiment, row, column)[0]
+        plan.measure(run, project.sources[run.dataset], 1, "cpu")
+        return np.diff(seen[-1].inputs.store.offsets)
+
+    qm9, md17 = sizes("table_1", "mu", "schnet"), sizes("table_3", "ethanol", "both_1000")
+    assert abs(qm9.mean() - 18) < 1 and 2 < qm9.std() < 4
+    assert set(md17) == {9}
+
+
+def test_plan_of_a_gpu_that_is_not_there(workflow, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="plan on a GPU node"):
+        plan.show(open_project(workflow, tmp_path), device="cuda")
 
 
 @pytest.mark.parametrize("file", ["metrics.json", "run.yaml"])

@@ -53,7 +53,7 @@ def plan(args):
     """Runs, steps, time and disk per table, before anything is started."""
     from schnet.plan import show
 
-    show(configured_project(args), measured=args.measure, threads=args.threads, device=args.device)
+    show(configured_project(args), measure=args.measure, threads=args.threads, device=args.device)
 
 
 def add_verbs(verbs):
@@ -107,6 +107,6 @@ def add_verbs(verbs):
     p.add_argument(
         "--measure",
         action="store_true",
-        help="time every kind of run on this machine that no finished run tells of",
+        help="time every kind of run on this machine now, whatever finished runs tell",
     )
     add_compute(p)

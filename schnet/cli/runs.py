@@ -40,7 +40,6 @@ def train(args):
     """Train one model; continues by itself after an interruption."""
     from schnet.methods import fit
     from schnet.run import make_spec
-    from schnet.together import announced, train_together
 
     values, where = _settings(args)
     out = args.output
@@ -49,9 +48,6 @@ def train(args):
             raise ConfigError("--output is needed when the run is given inline")
         out = str(Path(args.run).parent)
     spec = make_spec(values, where)
-    members = announced()
-    if out in members:
-        sys.exit(train_together(members, out, threads=args.threads, device=args.device))
     gc.freeze()  # what is loaded by now is no garbage: the collector would look through it again
     # one that a killed workflow left behind ends with its next step
     wait = ORPHAN if ENDS_WITH in os.environ else 0.0
@@ -71,6 +67,7 @@ def evaluate(args):
             data=args.data,
             split=args.split,
             neighbours=args.neighbours,
+            keep_checkpoint=args.keep_checkpoint,
         )
         for part, values in metrics["parts"].items():
             errors = (f"{q} MAE {v['mae']:.4g} {v['unit']}" for q, v in values.items())
@@ -147,6 +144,11 @@ def add_verbs(verbs):
     p.add_argument("--data", help="converted data set, in place of the run's")
     p.add_argument("--split", help="split file, in place of the run's")
     p.add_argument("--neighbours", help="neighbour lists, in place of the run's")
+    p.add_argument(
+        "--keep-checkpoint",
+        action="store_true",
+        help="leave the checkpoint: the training, asked for again, is back in seconds",
+    )
     add_engine(p)
     add_compute(p)
 

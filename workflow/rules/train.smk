@@ -1,24 +1,5 @@
 # One training per run directory. Checkpoints are no outputs, so a failed job keeps them and continues.
 # update(): what a run has stays in place until the new files are there.
-from schnet.together import announce
-
-# The SLURM executor runs the members of a group job one after another, though it asks for cores and
-# memory for all. So the first member trains them all side by side (schnet/together.py); the others
-# find theirs finished.
-MEMBERS = []
-if "slurm-jobstep" in sys.argv:  # the process of a group; its members are its targets
-    target = "train:run="
-    MEMBERS = [a.removeprefix(target) for a in sys.argv if a.startswith(target)]
-if len(MEMBERS) > 1:
-    announce(
-        {
-            f"{RESULTS}/runs/{r}": [
-                settings(r).to_dict(),
-                f"{RESULTS}/logs/train/{r}.log",
-            ]
-            for r in MEMBERS
-        }
-    )
 
 
 rule train:
@@ -29,10 +10,12 @@ rule train:
         about=update(f"{RESULTS}/runs/{{run}}/run.yaml"),
     log:
         f"{RESULTS}/logs/train/{{run}}.log",
-    threads: THREADS
+    group:
+        RUNS_GROUP
+    threads: RUN_THREADS
     resources:
         gres=GRES,
-        cpus_per_task=THREADS * max(1, len(MEMBERS)),  # --cores does not cap it
+        cpus_per_task=THREADS,
         mem_mb=lambda w, attempt: scale_resource("mem_mb", 4000) * attempt,
         # the same for every attempt: each continues where the one before it ended
         runtime=scale_resource("runtime", 240),

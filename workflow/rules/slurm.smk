@@ -1,0 +1,68 @@
+# What a run over SLURM needs beside slurm/config.yaml; nothing without it.
+import logging
+import shutil
+import threading
+import time
+from pathlib import Path
+
+BEGIN = time.time()
+# Here and not in a job: `jobs`, which every cluster profile has, is known.
+SUBMITS = workflow.resource_settings.nodes is not None
+# A training and its evaluation are one job; the profile's group-components puts several runs into it.
+RUNS_GROUP = "runs" if SUBMITS else None
+# A group's cores are those of its members (cpus_per_task); threads would be capped by --cores here.
+RUN_THREADS = 0 if SUBMITS else THREADS
+# A job that is repeated repeats all its members: a finished training comes back from its checkpoint.
+KEEP_CHECKPOINT = "" if workflow.exec_mode.name == "DEFAULT" else "--keep-checkpoint"
+if SUBMITS:
+    # SLURM's commands with better manners: slurm/bin/slurm_commands.py says which
+    os.environ.update(
+        PATH=os.pathsep.join(
+            [f"{workflow.basedir}/slurm/bin", os.environ.get("PATH", "")]
+        ),
+        # the standard error of this process: what they say is read by Snakemake alone
+        SCHNET_MESSAGES=str(Path(os.sep, "proc", str(os.getpid()), "fd", "2")),
+    )
+    REFUSED = Path(".snakemake/slurm_jobs/refused")
+    REFUSED.unlink(missing_ok=True)
+
+    def end_when_refused():
+        """No more jobs once SLURM has refused one for good, and no page about each of them."""
+        while not REFUSED.exists():
+            time.sleep(1)
+        logging.disable(logging.ERROR)
+        workflow.scheduler.exit_gracefully()
+
+    threading.Thread(target=end_when_refused, daemon=True).start()
+
+if workflow.exec_mode.name == "REMOTE":
+    # a job: the logs of earlier attempts stay, as NAME.log.1, NAME.log.2 and so on
+    for target in sys.argv:
+        rule_name, is_run, run = target.partition(":run=")
+        log_file = Path(f"{RESULTS}/logs/{rule_name}/{run}.log")
+        if is_run and log_file.exists():
+            number = len(list(log_file.parent.glob(f"{log_file.name}.*"))) + 1
+            log_file.rename(f"{log_file}.{number}")
+
+
+def last_line(path):
+    """The last line of a text file, empty where there is none."""
+    lines = path.read_text(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+onsuccess:
+    shutil.rmtree(".snakemake/slurm_jobs", ignore_errors=True)
+    for run in PROJECT.runs:
+        checkpoint = Path(f"{RESULTS}/runs/{run}/checkpoint.pt")
+        metrics = checkpoint.with_name("metrics.json")
+        if checkpoint.exists() and metrics.exists():
+            if checkpoint.stat().st_mtime <= metrics.stat().st_mtime:
+                checkpoint.unlink()
+
+
+onerror:
+    # one sentence for everything that failed by itself; what was killed says nothing
+    for path in sorted(Path(RESULTS).parent.glob("*/logs/**/*.log")):
+        if path.stat().st_mtime >= BEGIN and "error" in (line := last_line(path)):
+            print(f"{path}: {line}", file=sys.stderr)
