@@ -13,6 +13,16 @@ from schnet.models.contract import MAX_Z, Model
 from schnet.models.registry import build
 
 FORMAT = "schnet-model"
+#: what every model file holds
+PARTS: dict[str, type] = {
+    "architecture": str,
+    "hyperparameters": dict,
+    "state": dict,
+    "alternatives": dict,
+    "target": str,
+    "unit": str,
+    "provenance": dict,
+}
 #: targets of files without ``kind`` that are total energies of a structure
 ENERGIES = ("energy", "U0")
 
@@ -86,6 +96,9 @@ def read_model_file(path) -> dict:
         raise ModelError(
             f"{path}: not a SchNet model file; use the model.pt of a run or `schnet import-tf`"
         )
+    for key, kind in PARTS.items():
+        if not isinstance(content.get(key), kind):
+            raise ModelError(f"{path}: damaged, its {key} is missing or no {kind.__name__}")
     return content
 
 
@@ -119,6 +132,8 @@ def load_model(path, *, weights: str | None = None) -> Model:
         reason = str(error).splitlines()[-1].strip()
         raise ModelError(f"{path}: the weights do not fit the architecture ({reason})") from error
     model.target, model.unit = content["target"], content["unit"]
-    model.force_unit, model.provenance = content["force_unit"], content["provenance"]
-    model.kind = content.get("kind") or kind_of(model.target, model.force_unit)
+    model.provenance = content["provenance"]
+    texts = (content.get(key) for key in ("force_unit", "kind"))
+    model.force_unit, kind = (text if isinstance(text, str) else None for text in texts)
+    model.kind = kind or kind_of(model.target, model.force_unit)
     return model.eval().requires_grad_(False)
