@@ -442,6 +442,10 @@ def test_crystals_that_cannot_be_meant(tmp_path):
             name="m",
             about={},
         )
+    text = cif(bulk("NaCl", "rocksalt", a=5.6))
+    last = text.splitlines()[-1]
+    with pytest.raises(DataError, match="mp-8: CIF text cannot be read .*Wrong number"):
+        materials_project.parse_cif(text.replace(last, last + "  1"), "mp-8")
     flat = Structure("flat", np.array([29]), np.zeros((1, 3)), {}, cell=np.diag([3.0, 3.0, 0.0]))
     with pytest.raises(DataError, match="flat: the cell has no volume"):
         write_store(tmp_path / "m.h5", [flat], {}, name="m", cutoff=5.0)

@@ -56,6 +56,7 @@ def parse_cif(text: str, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", message="Wrong number")  # ase leaves out the atom
             atoms = read(io.StringIO(text), format="cif")
     except Exception as error:
         raise DataError(
