@@ -35,13 +35,15 @@ class _Unfailing(io.FileIO):
 
     Attributes:
         error: what went wrong first.
+        kept: offsets and contents of what was written since then.
     """
 
     error: BaseException | None = None
+    kept: list[tuple[int, bytes]]
 
     def __init__(self, path):
         super().__init__(path, "w+b")
-        self.kept: list[tuple[int, bytes]] = []  # offset and content
+        self.kept = []
 
     def write(self, data) -> int:
         content, at = memoryview(data), self.tell()

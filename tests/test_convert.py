@@ -399,6 +399,38 @@ def test_crystals_with_neighbours_and_isolated_atoms(tmp_path):
     assert data.n_neighbours[0].item() == 6 + 12 + 8  # rock salt, at 2.80, 3.96 and 4.85 Å
 
 
+def pycifrw(text):
+    """The CIF text as the program PyCifRW writes it, the other style of the published file."""
+    comment = "#\\#CIF1.1\n" + "#" * 40 + "\n\n"
+    head, sites = text.split(" _atom_site_occupancy\n")
+    sites = "".join(f"   {line[:-1]} 0  .  1\n" for line in sites.splitlines() if line)
+    more = " _atom_site_attached_hydrogens\n _atom_site_B_iso_or_equiv\n"
+    return comment + head + more + " _atom_site_occupancy\n" + sites
+
+
+def test_crystals_are_read_as_ase_reads_them(monkeypatch):
+    """To the last bit: digests of data sets depend on it."""
+    from ase.io import cif as ase_cif
+    from ase.io import read
+
+    rng = np.random.default_rng(0)
+    texts = []
+    for k in range(20):
+        atoms = bulk("NaCl", "rocksalt", a=5.6).repeat((1, 2, 1 + k % 2))
+        atoms.set_cell(rng.normal(0, 1, (3, 3)) + 6 * np.eye(3), scale_atoms=True)
+        atoms.positions += rng.normal(0, 2, atoms.positions.shape)
+        texts += [cif(atoms), pycifrw(cif(atoms))]
+    other = cif(bulk("Cu", cubic=True)).replace("'x, y, z'", "'x, y, z'\n  2  'x, y+1/2, z+1/2'")
+    expected = [read(io.StringIO(text), format="cif") for text in [*texts, other]]
+    with monkeypatch.context() as without_ase:
+        without_ase.setattr(ase_cif, "read_cif", lambda *_: pytest.fail("the slow reader was used"))
+        found = [materials_project.parse_cif(text, "") for text in texts]
+    found.append(materials_project.parse_cif(other, ""))  # not all atoms are in this text
+    for (z, r, cell), atoms in zip(found, expected, strict=True):
+        assert np.array_equal(z, atoms.numbers) and np.array_equal(r, atoms.positions)
+        assert np.array_equal(cell, atoms.cell.array)
+
+
 def test_crystals_that_cannot_be_meant(tmp_path):
     with pytest.raises(DataError, match="mp-9: CIF text"):
         materials_project.convert(
@@ -410,6 +442,10 @@ def test_crystals_that_cannot_be_meant(tmp_path):
             name="m",
             about={},
         )
+    text = cif(bulk("NaCl", "rocksalt", a=5.6))
+    last = text.splitlines()[-1]
+    with pytest.raises(DataError, match="mp-8: CIF text cannot be read .*Wrong number"):
+        materials_project.parse_cif(text.replace(last, last + "  1"), "mp-8")
     flat = Structure("flat", np.array([29]), np.zeros((1, 3)), {}, cell=np.diag([3.0, 3.0, 0.0]))
     with pytest.raises(DataError, match="flat: the cell has no volume"):
         write_store(tmp_path / "m.h5", [flat], {}, name="m", cutoff=5.0)

@@ -3,8 +3,12 @@
 import hashlib
 import http.server
 import json
+import socket
+import tarfile
 import threading
+import time
 
+import numpy as np
 import pytest
 import yaml
 
@@ -97,6 +101,80 @@ def test_first_fetch_is_remembered_and_a_difference_refused(server, tmp_path):
     server["files"]["/f"] = b"two"
     with pytest.raises(DataError, match="sha256 is"):
         fetch_file("f", entry(server, "f"), tmp_path, progress=False, wait=0.01)
+
+
+def npz(tmp_path):
+    np.savez(tmp_path / "whole.npz", R=np.arange(1000.0), z=np.arange(9))
+    return (tmp_path / "whole.npz").read_bytes()
+
+
+def targz(tmp_path):
+    with tarfile.open(tmp_path / "whole.tar.gz", "w:gz") as tar:
+        tar.add(__file__, "file")
+    return (tmp_path / "whole.tar.gz").read_bytes()
+
+
+@pytest.mark.parametrize("pack", [npz, targz])
+@pytest.mark.parametrize("way", ["upstream", "mirror", "by hand"])
+def test_archive_cut_off_is_not_remembered(server, tmp_path, pack, way):
+    """Without a published checksum, too: the good file comes through afterwards."""
+    content, out = pack(tmp_path), tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "d").mkdir()
+
+    def place(data):
+        server["files"]["/f"] = data
+        (tmp_path / "d" / "file.bin").write_bytes(data)
+        if way == "by hand":
+            (out / "f").write_bytes(data)
+
+    mirror = str(tmp_path) if way == "mirror" else None
+    e = entry(server, "f", magic=content[:2].hex())
+    for wrong in (content[:-40], content[:100] + b"!" + content[101:]):
+        place(wrong)
+        with pytest.raises(DataError, match="archive damaged or cut off"):
+            fetch_file("f", e, out, mirror=mirror, progress=False, wait=0.01)
+        assert not (out / "f.source.json").exists()
+    place(content)
+    record = fetch_file("f", e, out, mirror=mirror, progress=False)
+    assert record["sha256"] == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_refusal_of_a_changed_file_names_its_record(server, tmp_path, by_hand):
+    server["files"]["/f"] = b"one"
+    fetch_file("f", entry(server, "f"), tmp_path, progress=False)
+    server["files"]["/f"] = b"two"
+    (tmp_path / "f").write_bytes(b"two") if by_hand else (tmp_path / "f").unlink()
+    with pytest.raises(DataError, match="sha256 is .*") as error:
+        fetch_file("f", entry(server, "f"), tmp_path, progress=False, wait=0.01)
+    record = tmp_path / "f.source.json"
+    assert f"delete {record}" in str(error.value)
+    record.unlink()
+    fetch_file("f", entry(server, "f"), tmp_path, progress=False)
+    assert (tmp_path / "f").read_bytes() == b"two"
+
+
+def test_local_mirror_is_linked(tmp_path, monkeypatch):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "f").write_bytes(b"content")
+    monkeypatch.chdir(tmp_path)
+    for mirror in (str(tmp_path / "m"), "m", (tmp_path / "m").as_uri()):
+        folder = tmp_path / "data" / mirror.replace("/", "_")
+        fetch_file("f", {"urls": [], "mirror": "f"}, folder, mirror=mirror)
+        assert (folder / "f").resolve() == tmp_path / "m" / "f"
+        assert (folder / "f").read_bytes() == b"content"
+
+
+def test_without_a_network_nothing_is_tried_again(tmp_path, monkeypatch):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/f"
+        e = {"urls": [url, "http://no-such-host.invalid/f"], "mirror": "d/f"}
+        monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waited"))
+        with pytest.raises(DataError, match="f could not be fetched") as error:
+            fetch_file("f", e, tmp_path, progress=False)
+    assert url in str(error.value) and "by hand" in str(error.value)
 
 
 def test_hand_placed_file_needs_the_right_checksum(tmp_path):

@@ -5,12 +5,13 @@ import json
 import threading
 
 import pytest
+from conftest import copy_workflow, snakemake
 
 from schnet.data import materials_project
 from schnet.data.fetch import FIRST_FETCH
 from schnet.data.store import Store
 from schnet.errors import DataError, SchNetError
-from schnet.files import file_digest, write_json
+from schnet.files import file_digest, read_yaml, write_json, write_yaml
 
 KEY = "abcdefghijklmnopqrstuvwxyz012345"
 
@@ -73,7 +74,11 @@ def materials_api(monkeypatch, tmp_path):
                 skip = (int(query["_page"]) - 1) * limit
             fields = query.get("_fields", "material_id").split(",")
             full = [
-                {"material_id": m, "structure": structures[m], "formation_energy_per_atom": -0.5}
+                {
+                    "material_id": m,
+                    "structure": structures[m],
+                    "formation_energy_per_atom": -0.5 - 0.01 * ids.index(m),
+                }
                 for m in wanted
             ]
             rows = [{k: d[k] for k in fields if k in d} for d in full]
@@ -121,6 +126,29 @@ def test_live_query_through_the_official_client(materials_api, tmp_path):
         f.write("{}\n")
     with pytest.raises(DataError, match="delete it"):
         materials_project.fetch_live(tmp_path / "raw", progress=False)
+
+
+def test_live_query_up_to_the_table(materials_api, tmp_path, monkeypatch):
+    """The whole way of the workflow, with a scale for seven crystals."""
+    (tmp_path / "checkout").mkdir()
+    checkout = copy_workflow(tmp_path / "checkout")
+    scale = checkout / "workflow" / "scales" / "small.yaml"
+    content = read_yaml(scale)
+    content["families"]["materials"] |= {"n_train": {3000: 4, 60000: None}, "n_validation": 1}
+    write_yaml(scale, content)
+    monkeypatch.setenv("MP_API_ENDPOINT", materials_api["endpoint"])
+    settings = ["scale=small", "materials_project=live", "device=cpu"]
+    steps = "run={steps: 20, validation_interval: 10, batch_size: 4}"
+    done = snakemake("table_2", "--config", *settings, steps, cwd=checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = (checkout / "results" / "small" / "tables" / "table_2.md").read_text()
+    (line,) = [line for line in table.splitlines() if line.startswith("| SchNet")]
+    assert float(line.split("|")[2]) > 0
+    (run,) = (checkout / "results").rglob("run.yaml")
+    (source,) = read_yaml(run)["data"]["sources"]
+    assert source["database_version"] == "2026.10.1" and source["checksum_from"] == FIRST_FETCH
+    log = "".join(p.read_text() for p in checkout.rglob("*") if p.suffix in (".log", ".json"))
+    assert KEY not in log + done.stdout + done.stderr
 
 
 def test_live_file_of_an_older_fetch_gets_a_whole_record(materials_api, tmp_path):

@@ -13,6 +13,7 @@ from conftest import ROOT
 from schnet import plan, provenance, report, tables
 from schnet.compare import compare
 from schnet.data import census
+from schnet.data.fetch import fetch_file
 from schnet.errors import ConfigError, SchNetError
 from schnet.files import read_yaml, write_json, write_yaml
 from schnet.project import load_project
@@ -298,6 +299,21 @@ def test_mirrored_files_that_cannot_be_compared_with_upstream(workflow, tmp_path
     notes = tables.make_table(project, "table_3").notes
     slices = "Structures here, of those published upstream: MD17 ethanol 9 of 555,092."
     assert slices in notes and [n for n in notes if n.startswith("Not like for like")]
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_files_without_any_checksum_are_named(workflow, tmp_path, by_hand):
+    """Nobody published one, and neither did the mirror: only its holder says what the file is."""
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "e.npz").write_bytes(b"content")
+    folder = tmp_path / "m" if by_hand else tmp_path / "raw"
+    mirror = None if by_hand else str(tmp_path / "m")
+    record = fetch_file("e.npz", {"urls": [], "mirror": "e.npz"}, folder, mirror=mirror)
+    project = open_project(workflow, tmp_path)
+    run = runs_of(project, "table_3", "ethanol", "both_1000")[0]
+    finish(run, 0.1, "kcal/mol", "energy", data=sources(record))
+    notes = tables.make_table(project, "table_3").notes
+    assert [n for n in notes if n.endswith("with no checksum to compare with: e.npz.")]
 
 
 def test_upstream_data_are_like_for_like(workflow, tmp_path):

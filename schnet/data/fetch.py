@@ -13,20 +13,23 @@ of the internet. It may hold two files of its own at its root:
 
 from __future__ import annotations
 
-import errno
+import gzip
 import logging
 import shutil
 import time
+import zipfile
+import zlib
 from pathlib import Path
 from urllib.parse import urlparse
 
 import yaml
 
 from schnet.errors import ConfigError, DataError, SchNetError
-from schnet.files import atomic, file_digest, read_json, write_json
+from schnet.files import DISK, atomic, file_digest, read_json, write_json
 
 log = logging.getLogger("schnet")
 ATTEMPTS, WAIT = 4, 2.0  # per URL; seconds before the second attempt, doubled each time
+TIMEOUT = (3.0, 60.0)  # seconds until a connection is made, and between two pieces of an answer
 
 #: where a record's checksum comes from (``checksum_from``)
 PUBLISHED = "workflow/sources.yaml"
@@ -35,8 +38,7 @@ FIRST_FETCH = "none published; recorded at first fetch"
 MADE_HERE = "made here"  # by schnet.reference
 CHECKSUMS = ("sha256", "md5")  # the first one given is checked
 GONE = (401, 403, 404, 410)  # HTTP: another attempt at the same URL is of no use
-#: no space left, read-only file system, permission denied: no other URL helps
-DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES)
+BY_HAND, FROM_MIRROR = "placed by hand", "mirror: "  # in place of a record's URL
 
 
 def local_folder(mirror: str | None) -> Path | None:
@@ -85,7 +87,7 @@ def _mirror_text(mirror: str, name: str) -> str:
     import requests
 
     try:
-        reply = requests.get(f"{mirror.rstrip('/')}/{name}", timeout=30)
+        reply = requests.get(f"{mirror.rstrip('/')}/{name}", timeout=TIMEOUT)
     except requests.RequestException as error:
         raise SchNetError(f"mirror: {mirror} cannot be reached ({type(error).__name__})") from error
     if not reply.ok:
@@ -135,7 +137,8 @@ def verify(path: Path, expected: dict, where: str) -> None:
         where: what to call the file in the message.
 
     Raises:
-        DataError: wrong size, checksum or first bytes (an HTML page, a file cut off).
+        DataError: wrong size, checksum or first bytes (an HTML page, a file cut off), or an archive
+            without a checksum of its own that is not whole.
     """
     size = path.stat().st_size
     with open(path, "rb") as f:
@@ -152,6 +155,24 @@ def verify(path: Path, expected: dict, where: str) -> None:
             return
     if "magic" in expected and not head.startswith(bytes.fromhex(expected["magic"])):
         raise DataError(f"{where}: does not look like the expected file type")
+    _check_archive(path, head, where)
+
+
+def _check_archive(path: Path, head: bytes, where: str) -> None:
+    """Raise DataError where a zip or gzip file, by its first bytes, is not whole."""
+    problem = None
+    try:
+        if head.startswith(b"PK"):
+            with zipfile.ZipFile(path) as archive:
+                problem = archive.testzip()
+        elif head.startswith(b"\x1f\x8b"):
+            with gzip.open(path) as stream:
+                while stream.read(1 << 24):
+                    pass
+    except (zipfile.BadZipFile, EOFError, OSError, zlib.error, NotImplementedError) as error:
+        problem = str(error)
+    if problem:
+        raise DataError(f"{where}: archive damaged or cut off ({problem})")
 
 
 def is_upstream(path: Path, published: dict) -> bool | None:
@@ -174,11 +195,28 @@ def _download(url: str, path: Path, progress: bool) -> None:
     """One attempt at one URL into ``path``; OSError or requests' errors on failure."""
     parsed = urlparse(url)
     if parsed.scheme in ("", "file"):
-        shutil.copyfile(parsed.path if parsed.scheme else url, path)
+        _link(Path(parsed.path if parsed.scheme else url), path)
         return
     import pooch
 
-    pooch.HTTPDownloader(progressbar=progress, timeout=60)(url, str(path), None)
+    pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT)(url, str(path), None)
+
+
+def _link(source: Path, path: Path) -> None:
+    """A link to a file of this machine, or a copy where the disk has no links."""
+    source = source.resolve(strict=True)
+    try:
+        path.symlink_to(source)
+    except OSError:
+        shutil.copyfile(source, path)
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Whether no connection could be made: no network, no such host, nobody listens."""
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return isinstance(reason, (ConnectTimeoutError, NewConnectionError))
 
 
 def _try_url(url: str, path: Path, expected: dict, progress: bool, wait: float) -> list[str]:
@@ -201,9 +239,10 @@ def _try_url(url: str, path: Path, expected: dict, progress: bool, wait: float) 
             status = getattr(getattr(error, "response", None), "status_code", None)
             what = f"HTTP {status}" if status else type(error).__name__
             problems.append(f"{url}: {what}")
-            if status in GONE:
+            if status in GONE or _is_unreachable(error):
                 return problems
-            time.sleep(wait * 2**attempt)
+            if attempt < ATTEMPTS - 1:
+                time.sleep(wait * 2**attempt)
     return problems
 
 
@@ -285,13 +324,15 @@ def fetch_file(
     record_path = record_of(path)
     record = read_json(record_path) if record_path.exists() else None
     expected, checksum_from = _expectation(entry, mirror, record)
+    changed = ""
+    if record and checksum_from == FIRST_FETCH:
+        changed = f"; if upstream changed the file, delete {record_path} too"
     if path.exists():
-        url = record["url"] if record else "placed by hand"
+        url = record["url"] if record else BY_HAND
         try:
             verify(path, expected, str(path))
         except DataError as error:
-            also = f" (and {record_path.name} if upstream changed it)" if record else ""
-            raise DataError(f"{error}; delete the file{also} and run again") from error
+            raise DataError(f"{error}; delete the file and run again{changed}") from error
     else:
         with atomic(path) as temporary:
             found, problems = _try_urls(
@@ -302,15 +343,21 @@ def fetch_file(
                 raise DataError(
                     f"{name} could not be fetched:\n  {reasons}\n"
                     f"Place the file at {path} by hand, or set mirror: to a folder that has "
-                    f"{entry['mirror']}"
+                    f"{entry['mirror']}{changed}"
                 )
-        url = f"mirror: {entry['mirror']}" if mirror else found
+        url = f"{FROM_MIRROR}{entry['mirror']}" if mirror else found
     upstream = is_upstream(path, entry)
     if upstream:  # a faithful mirror, whatever its own SHA256SUMS says
         checksum_from = PUBLISHED
     record = source_record(path, url, checksum_from, upstream=upstream, notes=notes, file=name)
     write_json(record_path, record)
     return record
+
+
+def is_unverified(record: dict) -> bool:
+    """Whether only its holder says that a file is upstream's: no checksum was there to compare."""
+    by_others = record["url"] == BY_HAND or record["url"].startswith(FROM_MIRROR)
+    return by_others and record["checksum_from"] == FIRST_FETCH
 
 
 def record_of(path: Path) -> Path:

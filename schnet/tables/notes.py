@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schnet.data import census
+from schnet.data.fetch import is_unverified
 from schnet.finished import Finished
 from schnet.project import Project
 from schnet.run import Run
@@ -80,6 +81,12 @@ def _data(project: Project, finished: list[Finished], cells: list[Entry]) -> lis
         notes.append(
             "Data from a mirror with checksums of its own; upstream publishes none to compare "
             f"with: {', '.join(unknown)}."
+        )
+    unverified = sorted({s["file"] for s in sources if is_unverified(s)})
+    if unverified:
+        notes.append(
+            "Data from a mirror or placed by hand, with no checksum to compare with: "
+            f"{', '.join(unverified)}."
         )
     facts = [note for source in sources for note in source.get("notes") or []]
     facts += census.sentences({project.sources[f.dataset]["title"]: f.notes for f in finished})
