@@ -151,6 +151,8 @@ def load_model(path, *, weights: str | None = None) -> Model:
         reason = str(error).splitlines()[-1].strip()
         raise ModelError(f"{path}: the weights do not fit the architecture ({reason})") from error
     model.target, model.unit = content["target"], content["unit"]
-    model.force_unit, model.provenance = content["force_unit"], content["provenance"]
-    model.kind = content.get("kind") or kind_of(model.target, model.force_unit)
+    model.provenance = content["provenance"]
+    texts = (content.get(key) for key in ("force_unit", "kind"))
+    model.force_unit, kind = (text if isinstance(text, str) else None for text in texts)
+    model.kind = kind or kind_of(model.target, model.force_unit)
     return model.eval().requires_grad_(False)
