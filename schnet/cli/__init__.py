@@ -59,5 +59,5 @@ def main(argv=None) -> int:
     except (SchNetError, OSError) as error:
         if args.verbose:
             raise
-        print("schnet: error:", " ".join(str(error).split()), file=sys.stderr)
+        print(f"schnet: error: {error}", file=sys.stderr)
         return 2
