@@ -1,6 +1,7 @@
 """The DAG as a user meets it: targets, what is done again and what is not."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -49,6 +50,19 @@ def test_dry_run_of_every_named_target(checkout, scale):
     done = snakemake("-n", "--quiet", "--config", f"scale={scale}", "--", *targets, cwd=checkout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (checkout / "results").exists() and not (checkout / "data").exists()
+
+
+def test_a_kernel_is_given_the_memory_of_its_matrices(checkout):
+    done = snakemake("-n", "--config", "scale=paper", "--", "baselines", cwd=checkout)
+    jobs = re.split(r"^(?:local)?rule ", done.stdout + done.stderr, flags=re.MULTILINE)
+    asked = {"kernel_ridge": set(), "mean": set(), "schnet": set()}
+    for text in (text for text in jobs if text.startswith("train:")):
+        method = next(name for name in asked if f"/{name}-" in text)
+        asked[method] |= {int(number) for number in re.findall(r"mem_mb=(\d+)", text)}
+    usual = load_project({"scale": "paper"}).scale["resources"]["mem_mb"]
+    matrix = 8e-6 * 25_000**2
+    assert asked["mean"] == asked["schnet"] == {usual}
+    assert min(asked["kernel_ridge"]) > usual + 6 * matrix
 
 
 def test_single_file_target_and_clear_error(checkout):

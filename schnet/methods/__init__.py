@@ -6,7 +6,8 @@ A method NAME is ``schnet/methods/NAME.py`` with
 - ``FORCES``: whether it can be fitted to forces;
 - ``Hyperparameters``: a dataclass, what ``model:`` of a run can say, with defaults;
 - ``fit(run, out, *, threads, device)``: write model.pt and run.yaml into a directory;
-- ``load(folder, *, threads, device, engine, weights)``: a ``Predictor`` for a fitted model.
+- ``load(folder, *, threads, device, engine, weights)``: a ``Predictor`` for a fitted model;
+- ``memory_mb(run)``, where a fit needs more memory than the scale's ``mem_mb``: how much more.
 
 What comes after it (evaluation, tables, figures) knows nothing else.
 """
@@ -139,6 +140,12 @@ def _finished(out, run: RunSpec) -> bool:
         return False
     log.info("%s: finished before; delete the directory to do it again", out)
     return True
+
+
+def memory_mb(run: RunSpec) -> int:
+    """Memory in MB that a fit needs beyond what the scale says of all runs."""
+    needed = getattr(method(run.method), "memory_mb", None)
+    return needed(run) if needed else 0
 
 
 def load(

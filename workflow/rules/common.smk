@@ -12,6 +12,7 @@ from pathlib import Path
 from schnet import figures
 from schnet.errors import SchNetError
 from schnet.lock import arriving
+from schnet.methods import memory_mb
 from schnet.parent import ENDS_WITH
 from schnet.project import load_project
 from schnet.reference import PARALLEL
@@ -70,6 +71,11 @@ def scale_resource(name, default):
 def settings(run):
     """All settings of the run with a path."""
     return PROJECT.run(run).settings
+
+
+def training_memory(run):
+    """MB for a training: what the scale says, and what its method needs for that many structures."""
+    return scale_resource("mem_mb", 4000) + memory_mb(settings(run))
 
 
 def run_files(names, file):

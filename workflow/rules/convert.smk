@@ -11,7 +11,7 @@ rule convert:
     log:
         f"{DATA}/logs/convert_{{dataset}}.log",
     resources:
-        mem_mb=2000,
+        mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=lambda w: min(240, scale_resource("runtime", 240)),
     params:
         folder=lambda w, input: os.path.dirname(input[0]),

@@ -11,7 +11,7 @@ if MADE:
             f"{DATA}/logs/reference_{{dataset}}.log",
         threads: reference_workers
         resources:
-            mem_mb=2000,
+            mem_mb=lambda w, attempt: 2000 * attempt,
             runtime=30,
             cpus_per_task=reference_workers,
         params:
@@ -48,7 +48,7 @@ rule distil:
         f"{DATA}/logs/distil_{{dataset}}.log",
     threads: 2
     resources:
-        mem_mb=2000,
+        mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=120,
         cpus_per_task=2,
     params:

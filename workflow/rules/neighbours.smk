@@ -12,7 +12,7 @@ rule neighbours:
     wildcard_constraints:
         cutoff=r"[0-9.e+-]+",
     resources:
-        mem_mb=2000,
+        mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=lambda w: min(120, scale_resource("runtime", 120)),
     shell:
         "schnet data neighbours {input.data:q} {output:q} --cutoff {wildcards.cutoff} "

@@ -39,7 +39,7 @@ rule modes:
     wildcard_constraints:
         simulation="[a-z0-9_]+/modes-[0-9a-f]{6}",
     resources:
-        mem_mb=4000,
+        mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=lambda w: PROJECT.simulation(w.simulation).runtime,
     params:
         models=lambda w: compared_models(w.simulation),
@@ -61,7 +61,7 @@ rule relax:
     wildcard_constraints:
         relaxed="[a-z0-9_]+/relaxed-[0-9a-f]{6}",
     resources:
-        mem_mb=2000,
+        mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=30,
     params:
         folder=lambda w: f"{RESULTS}/simulations/{w.relaxed}",
@@ -81,7 +81,7 @@ rule pimd:
     wildcard_constraints:
         simulation="[a-z0-9_]+/P[0-9]+-[0-9a-f]{6}",
     resources:
-        mem_mb=2000,
+        mem_mb=lambda w, attempt: 2000 * attempt,
         runtime=lambda w: PROJECT.simulation(w.simulation).runtime,
     params:
         options=lambda w: PROJECT.simulation(w.simulation).options(),

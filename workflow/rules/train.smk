@@ -16,7 +16,7 @@ rule train:
     resources:
         gres=GRES,
         cpus_per_task=THREADS,
-        mem_mb=lambda w, attempt: scale_resource("mem_mb", 4000) * attempt,
+        mem_mb=lambda w, attempt: training_memory(w.run) * attempt,
         # the same for every attempt: each continues where the one before it ended
         runtime=scale_resource("runtime", 240),
         device=DEVICE,
