@@ -13,6 +13,7 @@ import numpy as np
 
 from schnet.data.census import Census
 from schnet.data.store import Property, Structure, write_store
+from schnet.data.structures import check_lengths
 from schnet.errors import DataError, first_line
 
 PROPERTIES = {
@@ -45,6 +46,7 @@ def convert(raw, out, *, name: str, about: dict, **_) -> dict:
 
     def structures():
         for k, path in enumerate(files):
+            check_lengths(path)
             try:
                 for frame, atoms in enumerate(iread(path, index=":")):
                     values = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -355,6 +357,22 @@ def load(
         )
 
 
+def check_lengths(path) -> None:
+    """Look whether an XYZ file holds the atoms that it announces: ASE looks for them for ever.
+
+    Raises:
+        DataError: it ends before.
+    """
+    with open(path, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            word = line.strip()
+            if not word.isdecimal():
+                return  # the end, or nothing that ASE takes for the beginning of a structure
+            count = int(word[:18]) + 1  # atoms and a comment
+            if sum(1 for _ in islice(lines, count)) < count:
+                raise DataError(f"{path}: ends before the {word} atoms that it announces")
+
+
 def read_images(path, index: str | None = ":") -> list[Atoms]:
     """Structures of any file that ASE reads.
 
@@ -369,6 +387,8 @@ def read_images(path, index: str | None = ":") -> list[Atoms]:
     from ase import Atoms
     from ase.io import read
 
+    if str(path).endswith("xyz") and Path(path).exists():
+        check_lengths(path)
     try:
         images = read(path, index=index)
     except FileNotFoundError as error:
