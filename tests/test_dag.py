@@ -191,7 +191,7 @@ def smallest_demo(folder):
     copy_workflow(folder)
     kept = {
         "experiments": {"table_2", "table_5"},
-        "figures": {"figure_10", "figure_11", "figure_2", "figure_4"},
+        "figures": {"figure_10", "figure_11", "figure_4"},
         "simulations": {"c20_dynamics"},
     }
     for kind, names in kept.items():
