@@ -19,7 +19,9 @@ from schnet.reference import PARALLEL
 from schnet.workflow import EXECUTION_CONFIG
 
 # the schnet command of the environment that snakemake runs in, activated or not
-os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+os.environ.update(
+    PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+)
 # what this process starts ends with it: a killed snakemake leaves no training behind
 os.environ[ENDS_WITH] = str(os.getpid())
 
