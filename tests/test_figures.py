@@ -199,7 +199,7 @@ def test_dynamics_are_compared_by_number_of_beads(complete, tmp_path):
 def test_accuracy_against_cost_counts_cores(complete, tmp_path):
     data = drawn(complete, "accuracy_against_cost", tmp_path)
     assert set(data["column"]) == {"U0", "ethanol_forces", "aspirin_forces"}
-    labels = {row["label"] for row in complete.experiments["architectures"]["rows"]}
+    labels = {row["label"] for row in complete.experiments["architectures_qm9"]["rows"]}
     assert set(data["label"]) == labels
     for _, point in data.iterrows():
         about = complete.run(point["run"]).about()

@@ -29,12 +29,12 @@ def points(project: Project, figure: dict) -> pd.DataFrame:
     """
     wanted = options(figure, OPTIONS)["columns"]
     out = []
-    for name in experiments_of(project, figure):
-        experiment = project.experiments[name]
-        labels = {row["key"]: row["label"] for row in experiment["rows"]}
-        known = [column["key"] for column in experiment["columns"]]
-        for column in wanted:
-            known_or_nearest(column, known, "column", f"workflow/experiments/{name}.yaml")
+    experiments = experiments_of(project, figure)
+    known = [c["key"] for name in experiments for c in project.experiments[name]["columns"]]
+    for column in wanted:
+        known_or_nearest(column, known, "column", f"{figure['title']}: options")
+    for name in experiments:
+        labels = {row["key"]: row["label"] for row in project.experiments[name]["rows"]}
         for cell in project.cells[name]:
             if wanted and cell.column not in wanted:
                 continue
