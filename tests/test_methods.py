@@ -1,6 +1,7 @@
 """Methods behind the seam: kernel ridge regression and the mean, against computations by hand."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from conftest import random_molecule, write_molecules
 from schnet.data.splits import make_split, save_split
 from schnet.data.store import Property, Store, Structure, write_store
 from schnet.data.structures import Structures, load
-from schnet.errors import ConfigError, DataError, ModelError
+from schnet.errors import ConfigError, DataError, ModelError, SchNetError
 from schnet.evaluation import evaluate
 from schnet.files import read_json, read_yaml
 from schnet.methods import (
@@ -263,3 +264,91 @@ def test_larger_molecules_than_the_data_set_has_are_refused(kernel_run, tmp_path
     predictor = load_predictor(tmp_path / "run", "kernel_ridge")
     with pytest.raises(DataError, match="12 atoms"):
         predictor.predict(molecules_of(larger, np.arange(5)), False)
+
+
+# ---- sGDML ---------------------------------------------------------------------------------------
+def morse(positions, numbers):
+    """Energy and forces of all pairs in Morse potentials: smooth, and alike for like atoms."""
+    r = torch.tensor(positions, dtype=torch.float64, requires_grad=True)
+    z = torch.tensor(numbers, dtype=torch.float64)
+    i, j = torch.triu_indices(len(r), len(r), 1)
+    d = (r[i] - r[j]).norm(dim=1)
+    energy = ((z[i] * z[j]) ** 0.5 * (1 - torch.exp(-(d - 1.2))) ** 2).sum()
+    (gradient,) = torch.autograd.grad(energy, r)
+    return energy.item(), -gradient.numpy()
+
+
+def water_frames(folder, numbers=(8, 1, 1), mixed=False):
+    """60 shaken water molecules as a data set with a split, and settings of a run on them."""
+    rng = np.random.default_rng(0)
+    shape = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    structures = []
+    for k in range(60):
+        positions = shape + 0.08 * rng.normal(size=shape.shape)
+        z = np.array((8, 1, 1, 1) if mixed and k % 3 == 0 else numbers)
+        if len(z) == 4:
+            positions = np.vstack([positions, [2.0, 2.0, 0.0]])
+        energy, forces = morse(positions, z)
+        properties = {"energy": energy - 5000.0, "forces": forces}
+        structures.append(Structure(f"w{k}", z, positions, properties))
+    kinds = {
+        "energy": Property("kcal/mol", "energy", kind="energy"),
+        "forces": Property("kcal/mol/Å", "forces", per_atom=True, kind="forces"),
+    }
+    path, split = folder / "water.h5", folder / "split.npz"
+    write_store(path, structures, kinds, name="water")
+    store = Store(path)
+    save_split(split, store, make_split(store, n_train=40, n_validation=10, seed=0))
+    run = {"dataset": "water", "data": str(path), "split": str(split), "target": "energy"}
+    return store, run | {"forces": "forces", "method": "sgdml", "model": {"sigma": [2, 5]}}
+
+
+def test_sgdml_learns_forces_and_knows_symmetries(tmp_path):
+    pytest.importorskip("sgdml", reason="sgdml is not installed")
+    store, run = water_frames(tmp_path)
+    fit(make_spec(run), tmp_path / "run")
+    evaluate(tmp_path / "run")
+    errors = read_json(tmp_path / "run" / "metrics.json")["parts"]["test"]
+    with store.open() as h5:
+        size = np.abs(h5["properties/forces"][:]).mean()
+        spread = h5["properties/energy"][:].std()
+    assert errors["forces"]["mae"] < 0.05 * size and errors["energy"]["mae"] < 0.05 * spread
+    chosen = read_yaml(tmp_path / "run" / "run.yaml")["result"]["chosen"]
+    assert chosen["permutations"] == 2 and chosen["sigma"] in (2, 5)
+
+    predictor = load_predictor(tmp_path / "run", "sgdml")
+    r = store.structure(0).positions
+    swapped, step = r[[0, 2, 1]], 1e-4
+    move = step * np.eye(9)[4].reshape(3, 3)
+    moved = np.array([r, swapped, r + move, r - move])
+    frames = Structures([8, 1, 1] * 4, moved.reshape(-1, 3), [0, 3, 6, 9, 12], dtype=torch.float64)
+    energies, forces = predictor.predict(frames, True)
+    assert energies[1] == pytest.approx(energies[0], abs=1e-8)
+    slope = (energies[2] - energies[3]) / (2 * step)
+    assert forces[1, 1] == pytest.approx(-slope, rel=1e-5)
+
+    model = {"sigma": 5, "symmetric": False}
+    fit(make_spec(run | {"model": model}), tmp_path / "gdml")
+    energies, _ = load_predictor(tmp_path / "gdml", "sgdml").predict(frames, True)
+    assert abs(energies[1] - energies[0]) > 1e-6  # GDML knows no symmetry
+    with pytest.raises(DataError, match="another molecule"):
+        other = Structures([8, 1, 6], r, [0, 3], dtype=torch.float64)
+        predictor.predict(other, True)
+
+
+def test_sgdml_refuses_what_it_cannot_take(tmp_path, monkeypatch):
+    pytest.importorskip("sgdml", reason="sgdml is not installed")
+    (tmp_path / "mixed").mkdir()
+    _, mixed = water_frames(tmp_path / "mixed", mixed=True)
+    with pytest.raises(DataError, match="frames of one molecule"):
+        fit(make_spec(mixed), tmp_path / "run")
+    _, run = water_frames(tmp_path)
+    with pytest.raises(ConfigError, match="must name the forces"):
+        fit(make_spec(run | {"forces": None}), tmp_path / "run")
+    with pytest.raises(ConfigError, match="ascending"):
+        check_method("sgdml", {"sigma": [20, 10]})
+    with pytest.raises(ConfigError, match="memory_gb: -1"):
+        check_method("sgdml", {"memory_gb": -1})
+    monkeypatch.setitem(sys.modules, "sgdml.train", None)
+    with pytest.raises(SchNetError, match="pip install sgdml"):
+        fit(make_spec(run), tmp_path / "run")
