@@ -847,3 +847,16 @@ def test_modes_come_with_displacements_and_a_word_on_differences(tmp_path, caplo
     real = found.frequencies[found.frequencies > 0]
     assert found.zero_point_energy == pytest.approx(0.5 * real.sum() * units.invcm)
     assert "frequencies differ from the reference's by" in caplog.text
+
+
+def test_observables_on_the_screen(model_file, ethanol, tmp_path, capsys):
+    md(ethanol, model_file, tmp_path, steps=60, interval=5)
+    assert main(["observables", str(tmp_path), "-o", str(tmp_path / "o.csv")]) == 0
+    shown = capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "o.csv").set_index("observable")
+    row = next(line for line in shown.splitlines() if line.startswith("potential energy"))
+    value, error = re.search(r"(\S+) ± (\S+) eV", row).groups()
+    expected = table.loc["potential energy"]
+    assert float(value) == pytest.approx(expected["mean"], abs=expected["error"])
+    assert float(error) == pytest.approx(expected["error"], rel=0.06)
+    assert main(["observables", str(tmp_path), "--neighbours", "9"]) == 2

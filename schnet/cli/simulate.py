@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 
 from schnet.cli.options import add_compute, add_engine, add_verb
 from schnet.files import write_text
@@ -132,11 +133,18 @@ def observables(args):
         read_frames(args.folder), neighbours=args.neighbours, equilibration=args.discard
     )
     for _, row in found.iterrows():
-        error = "" if row["error"] != row["error"] else f" ± {row['error']:.2g}"
-        print(f"{row['observable']:32} {row['mean']:.6g}{error} {row['unit']}")
+        print(f"{row['observable']:32} {_with_error(row['mean'], row['error'])} {row['unit']}")
     print(f"{found.attrs['frames']} frames after the first {args.discard:.0%}")
     if args.output:
         write_text(args.output, found.to_csv(index=False))
+
+
+def _with_error(value: float, error: float) -> str:
+    """A number with two digits of its error, and no more of its own."""
+    if not 0 < error < math.inf:
+        return f"{value:.6g}"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
 def ipi_driver(args):
