@@ -11,6 +11,7 @@ from schnet.engine.inference import Predictor
 from schnet.errors import DataError
 from schnet.files import atomic
 from schnet.models import load_model
+from schnet.trained import find_model
 
 BATCH = 64
 
@@ -31,6 +32,7 @@ def predict_file(model_path, structures, output, *, threads: int = 1, device: st
     Raises:
         DataError: the structures cannot be read, or the model cannot predict one of them.
     """
+    model_path = find_model(model_path)
     model = load_model(model_path)
     images = read_images(structures)
     predictor = Predictor(model, threads=threads, device=device)

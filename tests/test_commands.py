@@ -67,11 +67,8 @@ def test_describe_show_and_predict(tmp_path):
 def test_a_run_from_raw_file_to_metrics_by_hand(tmp_path):
     """Each arrow of the workflow is one command."""
     rng = np.random.default_rng(0)
-    z, r = (
-        np.array([8, 1, 1]),
-        np.array([[0, 0, 0.1], [0, 0.76, -0.48], [0, -0.76, -0.48]])
-        + rng.normal(0, 0.05, (80, 3, 3)),
-    )
+    ethanol = molecule("CH3CH2OH")
+    z, r = ethanol.numbers, ethanol.positions + rng.normal(0, 0.05, (80, len(ethanol), 3))
     (tmp_path / "raw").mkdir()
     np.savez(tmp_path / "raw" / "md17_ethanol.npz", z=z, R=r, E=(r**2).sum((1, 2)), F=-2 * r)
     for command in (

@@ -15,6 +15,7 @@ from schnet.data.structures import read_images
 from schnet.errors import ConfigError, DataError
 from schnet.files import atomic, write_text
 from schnet.models import load_model
+from schnet.trained import find_model
 
 SUFFIXES = (".html", ".png", ".pdf", ".csv")
 
@@ -50,6 +51,7 @@ def potential_file(
     output = Path(output)
     if output.suffix not in SUFFIXES:
         raise ConfigError(f"{output}: the suffix must be one of {', '.join(SUFFIXES)}")
+    model_path = find_model(model_path)
     model = load_model(model_path)
     if not model.elements.any():
         print(f"{model_path}: does not tell the elements it was trained on; none is refused")

@@ -98,6 +98,20 @@ def verify(args):
         sys.exit(1)
 
 
+def models(args):
+    """List trained models that can be named wherever a model file is asked for."""
+    from schnet.trained import trained_models
+
+    found = trained_models()
+    if not found:
+        print("no trained models here; clone the repository, or train your own")
+        return
+    width = max(map(len, found))
+    for name, run in found.items():
+        error = f"{run.quantity} MAE {run.error:.3g} {run.unit}"
+        print(f"{name:{width}}  N = {run.n_train:6,}  {error:36} {run.file}")
+
+
 def predict(args):
     """Predict structures of any file ASE reads."""
     from schnet.predict import predict_file
@@ -128,7 +142,7 @@ def import_tf(args):
 
 
 def add_verbs(verbs):
-    """train, evaluate, verify, predict, import-tf"""
+    """train, evaluate, verify, models, predict, import-tf"""
     p = add_verb(verbs, "train", train)
     p.add_argument("run", help="run file (YAML), or its content as JSON")
     p.add_argument("-o", "--output", help="run directory (default: that of the run file)")
@@ -168,9 +182,11 @@ def add_verbs(verbs):
     p.add_argument("--neighbours", help="neighbour lists, in place of the run's")
     add_compute(p)
 
+    add_verb(verbs, "models", models)
+
     p = add_verb(verbs, "predict", predict)
-    p.add_argument("model")
-    p.add_argument("structures")
+    p.add_argument("model", help="model file, or a name that `schnet models` lists")
+    p.add_argument("structures", help="any file that ASE reads")
     p.add_argument("-o", "--output", required=True, help="extended xyz file to write")
     add_compute(p)
 

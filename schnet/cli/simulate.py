@@ -163,7 +163,11 @@ def ipi_driver(args):
 
 def _add_inputs(p, output: bool = True):
     p.add_argument("structure", help="any file that ASE reads; of several structures the last")
-    p.add_argument("model", nargs="+", help="model file; several are a committee")
+    p.add_argument(
+        "model",
+        nargs="+",
+        help="model file, or a name of `schnet models`; several are a committee",
+    )
     if output:
         p.add_argument("-o", "--output", required=True, help="folder; given again, it continues")
     add_engine(p)

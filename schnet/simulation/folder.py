@@ -17,6 +17,7 @@ from schnet.errors import ConfigError, SchNetError
 from schnet.files import file_digest, read_json, write_json
 from schnet.lock import locked
 from schnet.models import Model
+from schnet.trained import find_model
 
 log = logging.getLogger("schnet")
 
@@ -40,7 +41,7 @@ def structure_digest(atoms: Atoms) -> str:
 def model_digest(model) -> str:
     """Digest of a model file, or of a Model's weights; the name of anything else."""
     if isinstance(model, str | Path):
-        return file_digest(model)
+        return file_digest(find_model(model))
     if isinstance(model, Model):
         digest = hashlib.sha256()
         for name, value in model.state_dict().items():

@@ -19,6 +19,7 @@ from schnet.engine.inference import Predictor
 from schnet.errors import ConfigError, DataError, ModelError
 from schnet.models import Model, load_model
 from schnet.models.files import kind_of
+from schnet.trained import find_model
 from schnet.units import factor
 
 log = logging.getLogger("schnet")
@@ -63,7 +64,7 @@ def energy_factor(model: Model, n_atoms: int) -> float:
 
 
 def load_models(models) -> list[Model]:
-    """Models from a path, a Model, or a sequence of these: a committee.
+    """Models from a path, a name (`find_model`), a Model, or a sequence of these: a committee.
 
     Raises:
         ModelError: a file cannot be used.
@@ -71,7 +72,7 @@ def load_models(models) -> list[Model]:
     """
     if isinstance(models, str | Path | Model):
         models = [models]
-    models = [m if isinstance(m, Model) else load_model(m) for m in models]
+    models = [m if isinstance(m, Model) else load_model(find_model(m)) for m in models]
     if not models:
         raise ConfigError("no model given; name at least one model file")
     return models
