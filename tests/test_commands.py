@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import yaml
+from ase.build import molecule
 from conftest import random_model, schnet, write_molecules
 
 from schnet.models import save_model
@@ -25,7 +26,6 @@ def test_help_and_errors():
 
 
 def test_describe_show_and_predict(tmp_path):
-    from ase.build import molecule
     from ase.io import read, write
 
     store = write_molecules(tmp_path / "t.h5", 8)
