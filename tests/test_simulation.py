@@ -741,7 +741,12 @@ def test_two_processes_do_not_share_a_folder(model_file, ethanol, tmp_path):
     command = ["md", tmp_path / "e.xyz", model_file, "-o", tmp_path / "md", "--device", "cpu"]
     command = [sys.executable, "-m", "schnet.cli", *command, "--steps", 10**7, "--checkpoint", 20]
     first = subprocess.Popen(
-        [str(part) for part in command], stderr=subprocess.PIPE, text=True, cwd=ROOT
+        [str(part) for part in command],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # ignored in what a shell runs in the background, and inherited
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         while not (tmp_path / "md" / "checkpoint.npz").exists():
@@ -751,7 +756,7 @@ def test_two_processes_do_not_share_a_folder(model_file, ethanol, tmp_path):
         with pytest.raises(SchNetError, match=f"in use by process {first.pid}"):
             md(atoms, model_file, tmp_path / "md", steps=10**7, checkpoint=20)
         first.send_signal(signal.SIGINT)
-        _, message = first.communicate()
+        _, message = first.communicate(timeout=120)
         assert first.returncode == 130
         assert "stopped; what was written is kept" in message and "Traceback" not in message
     finally:
