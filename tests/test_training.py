@@ -113,45 +113,6 @@ def test_sigterm_writes_a_checkpoint(toy_run, tmp_path):
     assert state["step"] == step
 
 
-def test_members_of_a_group_train_side_by_side(toy_run, tmp_path):
-    """One process trains all; who fails says so in its own log; SIGTERM reaches everyone."""
-    long = toy_run | {"steps": 100_000, "checkpoint_interval": 20}
-    runs = {"first": toy_run, "broken": toy_run, "second": toy_run | {"seed": 7}}
-    (tmp_path / "broken").mkdir()
-    (tmp_path / "broken" / "checkpoint.pt").write_bytes(b"damaged")
-
-    def members(runs):
-        return json.dumps(
-            {
-                str(tmp_path / name): [run, str(tmp_path / "logs" / f"{name}.log")]
-                for name, run in runs.items()
-            }
-        )
-
-    assert start(runs["first"], tmp_path / "first", SCHNET_TOGETHER=members(runs)).wait(120) == 0
-    assert (tmp_path / "first" / "model.pt").exists() and (
-        tmp_path / "second" / "model.pt"
-    ).exists()
-    assert "checkpoint.pt: cannot be read" in (tmp_path / "logs" / "broken.log").read_text()
-    process = start(runs["broken"], tmp_path / "broken", SCHNET_TOGETHER=members(runs))
-    assert process.wait(120) == 2 and "checkpoint.pt: cannot be read" in process.stderr.read()
-    train(make_spec(runs["second"]), tmp_path / "alone", device="cpu")
-    assert same_file(tmp_path / "alone" / "model.pt", tmp_path / "second" / "model.pt")
-
-    process = start(long, tmp_path / "a", SCHNET_TOGETHER=members({"a": long, "b": long}))
-    until = time.monotonic() + 60
-    while (
-        not all((tmp_path / name / "checkpoint.pt").exists() for name in "ab")
-        and time.monotonic() < until
-    ):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    assert (
-        process.wait(30) == 128 + signal.SIGTERM and "checkpoint written" in process.stderr.read()
-    )
-    assert "checkpoint written" in (tmp_path / "logs" / "b.log").read_text()
-
-
 def test_a_damaged_checkpoint_is_refused(toy_run, tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"damaged")
     with pytest.raises(TrainingError, match="cannot be read"):
