@@ -111,6 +111,7 @@ def job_command(command: str, cores: str, record: str) -> str:
 def refused(reason: str):
     """Say once that SLURM refuses jobs for good; workflow/rules/slurm.smk then ends the call."""
     if REFUSED.exists():
+        time.sleep(NOTICE)
         return
     REFUSED.parent.mkdir(parents=True, exist_ok=True)
     REFUSED.write_text(reason)
@@ -136,6 +137,7 @@ def sbatch(arguments: list[str]) -> int:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("SCHNET_")}
     call = {"capture_output": True, "text": True, "env": inherited}
     if REFUSED.exists():
+        time.sleep(NOTICE)  # a failure at once would be followed by the next attempt
         return 1
     begin = time.monotonic()
     for attempt in range(sys.maxsize):
