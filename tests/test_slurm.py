@@ -435,7 +435,7 @@ def test_upstream_data_to_report(cluster, checkout, mirror, tmp_path_factory):
         os.environ | {"PATH": PATH},
     )
     assert done.returncode == 0, done.stderr
-    assert models(other) == models(checkout) and len(models(other)) == 5
+    assert models(other) == models(checkout) and len(models(other)) == 8
 
 
 def test_main_process_killed_and_started_again(cluster, prepared):

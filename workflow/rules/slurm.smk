@@ -64,5 +64,5 @@ onsuccess:
 onerror:
     # one sentence for everything that failed by itself; what was killed says nothing
     for path in sorted(Path(RESULTS).parent.glob("*/logs/**/*.log")):
-        if path.stat().st_mtime >= BEGIN and "error" in (line := last_line(path)):
+        if path.stat().st_mtime >= BEGIN and "error: " in (line := last_line(path)):
             print(f"{path}: {line}", file=sys.stderr)
