@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from schnet.data.structures import Batch
 from schnet.models.contract import MAX_Z, BaseHyperparameters, Model
 from schnet.models.layers import orthogonal_dense, ssp
+from schnet.models.schnet import cfconv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,13 +145,9 @@ class Module(nn.Module):
 
     def forward(self, x: Tensor, g: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Features x [N, F] and radial functions g [P, K] -> features and outputs y^m [N]."""
-        i, j = batch.i.long(), batch.j.long()
         activated = ssp(x)
-        sent, mask = ssp(self.others(activated)), self.mask(g)
-        if batch.sends is not None:
-            sent = sent * batch.sends[:, None]
-        v = ssp(self.own(activated))
-        v = v.index_add(0, i, mask * sent[j]).index_add(0, j, mask * sent[i])
+        sent = cfconv(ssp(self.others(activated)), self.mask(g), batch)
+        v = ssp(self.own(activated)) + sent
         x = self.atomic(self.gate * x + self.dense(ssp(self.interaction(v))))
         return x, self.last(ssp(self.output(x))).squeeze(-1)
 
