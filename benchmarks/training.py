@@ -141,7 +141,7 @@ def engine_step(t, batch):
     """The engine's part of a training step: gradients on a batch that is there, and Adam."""
     t.flat.tensor.grad.zero_()
     t.engine(batch, False)[0].square().mean().backward()
-    t.state.optimiser.step()
+    t.state.optimiser.step(1e-9)
 
 
 def memory(name: str, threads: int) -> dict | None:

@@ -784,6 +784,15 @@ def test_a_finished_run_that_was_to_go_on_is_not_lost(model_file, ethanol, tmp_p
     assert len(after) == 7 and np.array_equal(after[:5], before)
 
 
+def test_a_run_whose_trajectory_was_removed_starts_anew(model_file, ethanol, tmp_path, caplog):
+    settings = dict(beads=2, interval=2, checkpoint=4)
+    before = ob.read_frames(pimd(ethanol, model_file, tmp_path, steps=8, **settings)).positions
+    (tmp_path / "trajectory.h5").unlink()
+    after = ob.read_frames(pimd(ethanol, model_file, tmp_path, steps=8, **settings)).positions
+    assert "its trajectory is gone; starting anew" in caplog.text
+    assert np.array_equal(before, after)
+
+
 def test_path_integrals_of_a_crystal_with_any_cell(tmp_path):
     model = random_model(cutoff=4.0, r_max=4.0)
     model.unit, model.kind = "eV", "energy"

@@ -8,13 +8,15 @@ import os
 import sys
 
 from schnet import __version__
-from schnet.cli import analysis, data, results, runs, simulate
 from schnet.errors import SchNetError
 from schnet.parent import end_with_parent
+from schnet.warm import run_warm
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; every verb sets ``function``, which gets the parsed arguments."""
+    from schnet.cli import analysis, data, results, runs, simulate  # not where a copy does the work
+
     main = argparse.ArgumentParser(
         prog="schnet", description="SchNet: data, training, evaluation, tables and figures."
     )
@@ -35,6 +37,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> int:
     """Run one command; returns the exit status (2 for an error that the user can mend)."""
+    argv = sys.argv[1:] if argv is None else argv
+    status = run_warm(argv)
+    if status is not None:
+        return status
     args = parser().parse_args(argv)
     logging.basicConfig(
         level=logging.INFO,

@@ -168,6 +168,9 @@ class _Run:
 
     def open(self, key: str) -> None:
         """Continue from the checkpoint, or begin."""
+        if self.restart.exists() and not (self.raw.exists() or self.h5.exists()):
+            log.warning("%s: its trajectory is gone; starting anew", self.folder.path)
+            self.restart.unlink()
         there = self.restart.exists()
         names = ("timestep", "temperature", "thermostat", "tau", "seed", "beads")
         if there:

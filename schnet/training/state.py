@@ -16,6 +16,7 @@ from schnet.errors import TrainingError, first_line
 from schnet.files import atomic
 from schnet.models.files import read_tensors
 from schnet.run import RunSpec
+from schnet.training.adam import Adam
 from schnet.training.schedule import learning_rate
 
 log = logging.getLogger("schnet")
@@ -76,7 +77,7 @@ class TrainingState:
 
     def __init__(self, spec: RunSpec, flat: FlatParameters):
         self.spec, self.flat = spec, flat
-        self.optimiser = torch.optim.Adam([flat.tensor], lr=spec.learning_rate, fused=True)
+        self.optimiser = Adam(flat.tensor)
         self.average = flat.tensor.detach().clone() if spec.ema else None
         self.generator = torch.Generator().manual_seed(spec.seed)
         self.order: Tensor | None = None
@@ -103,8 +104,7 @@ class TrainingState:
         spec = self.spec
         if spec.gradient_clipping:
             torch.nn.utils.clip_grad_norm_([self.flat.tensor], spec.gradient_clipping)
-        self.optimiser.param_groups[0]["lr"] = learning_rate(spec, self.step)
-        self.optimiser.step()
+        self.optimiser.step(learning_rate(spec, self.step))
         self.step += 1
         if self.average is not None:
             # Warm-up: while fewer than 1 / (1 - ema) steps are done, the plain mean of all weights

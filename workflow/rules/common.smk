@@ -16,6 +16,7 @@ from schnet.methods import memory_mb
 from schnet.parent import ENDS_WITH
 from schnet.project import load_project
 from schnet.reference import PARALLEL
+from schnet.warm import start
 from schnet.workflow import EXECUTION_CONFIG
 
 # the schnet command of the environment that snakemake runs in, activated or not

@@ -75,7 +75,7 @@ rule pimd:
         structure=lambda w: f"{PROJECT.simulation(w.simulation).relaxed}/relaxed.extxyz",
         models=simulated_models,
     output:
-        f"{RESULTS}/simulations/{{simulation}}/trajectory.h5",
+        update(f"{RESULTS}/simulations/{{simulation}}/trajectory.h5"),
     log:
         f"{RESULTS}/logs/simulations/{{simulation}}.log",
     wildcard_constraints:

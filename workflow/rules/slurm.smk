@@ -8,8 +8,14 @@ from pathlib import Path
 BEGIN = time.time()
 # Here and not in a job: `jobs`, which every cluster profile has, is known.
 SUBMITS = workflow.resource_settings.nodes is not None
-# A training and its evaluation are one job; the profile's group-components puts several runs into it.
+# A training and its evaluation are one job, with several runs in it where the scale says so, unless the
+# profile's group-components say otherwise.
 RUNS_GROUP = "runs" if SUBMITS else None
+if SUBMITS:
+    workflow.group_settings.group_components = {
+        RUNS_GROUP: scale_resource("runs_per_job", 1),
+        **workflow.group_settings.group_components,
+    }
 # A group's cores are those of its members (cpus_per_task); threads would be capped by --cores here.
 RUN_THREADS = 0 if SUBMITS else THREADS
 # A job that is repeated repeats all its members: a finished training comes back from its checkpoint.
@@ -49,6 +55,12 @@ def last_line(path):
     """The last line of a text file, empty where there is none."""
     lines = path.read_text(errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "")
+
+
+onstart:
+    # one process imports PyTorch for all jobs of this machine; jobs on others import it themselves
+    if not SUBMITS:
+        start()
 
 
 onsuccess:
