@@ -32,10 +32,12 @@ class Adam:
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
         """One step along the gradient."""
+        gradient = self.parameters.grad
+        assert gradient is not None
         self.steps += 1
         torch._fused_adam_(
             [self.parameters],
-            [self.parameters.grad],
+            [gradient],
             [self.average],
             [self.average_square],
             [],
