@@ -324,6 +324,34 @@ def test_upstream_data_are_like_for_like(workflow, tmp_path):
     assert not [n for n in notes if n.startswith(("Data from a mirror", "Not like for like"))]
 
 
+def test_claims_of_the_paper_beside_what_was_measured(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    errors = {"T3_F64_rho0.01": 5, "T6_F64_rho0.01": 4, "T3_F128_rho0.01": 3, "T6_F128_rho0.01": 2}
+    for row, error in errors.items():
+        (run,) = runs_of(project, "table_5", row, "energy")
+        finish(run)
+        metrics = json.loads(run.metrics_file.read_text())
+        metrics["parts"]["test"] = {
+            "energy": {"mae": error, "rmse": error, "n": 9, "unit": "kcal/mol"},
+            "forces": {"mae": 7 - error, "rmse": 9, "n": 9, "unit": "kcal/mol/Å"},
+        }
+        write_json(run.metrics_file, metrics)
+    notes = tables.make_table(project, "table_5").notes
+    claims = [note for note in notes if note.startswith("Paper: ")]
+    assert claims[0] == (
+        "Paper: T=6 and F=128 work best for energies and forces. Here: yes (random split: energy); "
+        "no (random split: forces); cannot be said (split by trajectory: energy, split by "
+        "trajectory: forces)."
+    )
+    assert len(claims) == 3 and "Here: cannot be said (random split: energy, " in claims[1]
+    file = workflow / "workflow/experiments/table_5.yaml"
+    experiment = read_yaml(file)
+    experiment["claims"][0]["among"] = ["T3_F46_rho0.01"]
+    write_yaml(file, experiment)
+    with pytest.raises(ConfigError, match=r"table_5.yaml: claim .*'T3_F46.*T3_F64_rho0.01"):
+        open_project(workflow, tmp_path)
+
+
 def test_notes_count_verified_runs(workflow, tmp_path):
     project = open_project(workflow, tmp_path)
 

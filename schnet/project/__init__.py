@@ -16,6 +16,7 @@ from schnet.figures import check_figure
 from schnet.models import architectures
 from schnet.project.checks import (
     check_cell,
+    check_claims,
     check_overrides,
     check_spec,
     hyperparameter_names,
@@ -166,6 +167,7 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
         where = f"workflow/scales/{resolved['scale']}.yaml: architectures"
         known_or_nearest(name, architectures(), "architecture", where)
     for name, experiment in project.experiments.items():
+        check_claims(experiment, f"workflow/experiments/{name}.yaml")
         project.cells[name] = [
             _cell(project, name, row, column)
             for row in experiment["rows"]

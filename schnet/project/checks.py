@@ -85,6 +85,20 @@ def check_spec(spec: RunSpec, source: dict, where: str):
         known_or_nearest(spec.forces, per_atom, f"forces of {spec.dataset} called", where)
 
 
+def check_claims(experiment: dict, where: str):
+    """Raise ConfigError for a claim about rows or columns that an experiment does not have."""
+    rows = [row["key"] for row in experiment["rows"]]
+    columns = [column["key"] for column in experiment["columns"]]
+    for claim in experiment.get("claims", []):
+        place = f"{where}: claim {claim['text']!r}"
+        known_or_nearest(claim["smallest"], rows + columns, "row or column", place)
+        compared, places = (rows, columns) if claim["smallest"] in rows else (columns, rows)
+        for key in claim["among"]:
+            known_or_nearest(key, compared, "row or column", place)
+        for key in claim.get("within", []):
+            known_or_nearest(key, places, "row or column", place)
+
+
 def check_cell(spec: RunSpec, source: dict, quantity: str, unit: str | None, where: str):
     """Raise ConfigError for a quantity that the runs of a cell do not have, or an unfit unit."""
     properties = properties_of(source["module"])

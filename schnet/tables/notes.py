@@ -8,6 +8,7 @@ from schnet.finished import Finished
 from schnet.project import Project
 from schnet.run import Run
 from schnet.tables.cells import Entry
+from schnet.tables.claims import verdicts
 from schnet.verify import is_current
 
 PROTOCOLS = {
@@ -38,6 +39,8 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     notes += _verified(runs)
     notes += _approximate(project, cells)
     notes += _of_experiment(project.experiments[name])
+    if not project.made_up:
+        notes += verdicts(project.experiments[name], cells)
     notes += _missing(cells)
     if any(cell.quoted for cell in cells):
         notes.append(

@@ -8,14 +8,21 @@ from pathlib import Path
 BEGIN = time.time()
 # Here and not in a job: `jobs`, which every cluster profile has, is known.
 SUBMITS = workflow.resource_settings.nodes is not None
-# A training and its evaluation are one job, with several runs in it where the scale says so, unless the
-# profile's group-components say otherwise.
-RUNS_GROUP = "runs" if SUBMITS else None
-if SUBMITS:
-    workflow.group_settings.group_components = {
-        RUNS_GROUP: scale_resource("runs_per_job", 1),
-        **workflow.group_settings.group_components,
-    }
+
+
+def several_runs(wildcards):
+    """The group of a training and its evaluation: as many runs in one job as the scale says.
+
+    The profile's group-components go first. They are not known yet when this file is read.
+    """
+    known = workflow.group_settings.group_components
+    if "runs" not in known:
+        count = scale_resource("runs_per_job", 1)
+        workflow.group_settings.group_components = {**known, "runs": count}
+    return "runs"
+
+
+RUNS_GROUP = several_runs if SUBMITS else None
 # A group's cores are those of its members (cpus_per_task); threads would be capped by --cores here.
 RUN_THREADS = 0 if SUBMITS else THREADS
 # A job that is repeated repeats all its members: a finished training comes back from its checkpoint.
