@@ -163,7 +163,6 @@ def measure(run: Run, source: dict, threads: int, device: str) -> float:
     """
     from schnet.data.splits import make_split, save_split
     from schnet.data.store import Property, Store, write_store
-    from schnet.training.loop import Trainer
 
     settings = run.settings
     cutoff = settings.model.get("cutoff")
@@ -180,8 +179,20 @@ def measure(run: Run, source: dict, threads: int, device: str) -> float:
         save_split(split, store, parts)
         spec = replace(settings, n_train=n_train, n_validation=MADE_UP_VALIDATION)
         spec = replace(spec, data=str(data), split=str(split), neighbours=None)
-        trainer = Trainer(spec, folder, threads=threads, device=device)
-        return _time(trainer.train_step)
+        return seconds_per_step(spec, folder, threads, device)
+
+
+def seconds_per_step(run: RunSpec, folder, threads: int, device: str) -> float:
+    """Seconds per training step on this machine.
+
+    Args:
+        run: settings, with the paths of data and split.
+        folder: of the training; nothing is written there.
+        threads, device: of the training.
+    """
+    from schnet.training.loop import Trainer
+
+    return _time(Trainer(run, folder, threads=threads, device=device).train_step)
 
 
 def _time(step) -> float:

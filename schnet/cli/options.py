@@ -24,6 +24,19 @@ def at_least_one(text: str) -> int:
     return number
 
 
+def duration(text: str) -> float:
+    """Seconds, from 90s, 10m or 2h, as the type of an option."""
+    number, unit = text[:-1], text[-1:]
+    factor = {"s": 1.0, "m": 60.0, "h": 3600.0}.get(unit, 0.0)
+    try:
+        seconds = float(number) * factor
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration, as 90s, 10m or 2h")
+    return seconds
+
+
 def mapping(text: str, where: str) -> dict:
     """A mapping given as JSON on the command line; ConfigError when it is none."""
     try:

@@ -5,12 +5,26 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from dataclasses import fields
 from pathlib import Path
 
-from schnet.cli.options import add_compute, add_engine, add_verb, at_least_one, mapping
+from schnet.cli.options import (
+    add_compute,
+    add_engine,
+    add_verb,
+    at_least_one,
+    duration,
+    mapping,
+)
 from schnet.errors import ConfigError, SchNetError
 from schnet.parent import ENDS_WITH
+from schnet.run import MODEL_FILE, RUN_FILE
 
+#: options of a training without a run file
+OWN_DATA = (
+    "target", "forces", "unit", "n_train", "n_validation", "steps", "seconds", "cutoff",
+    "architecture", "model", "seed",
+)  # fmt: skip
 ORPHAN = 60.0  # seconds that a training waits for one in the same directory to end
 
 
@@ -36,17 +50,51 @@ def _settings(args) -> tuple[dict, str]:
     return values, where
 
 
+def _own(args) -> None:
+    """Train on a structure file: what a run file would say is chosen, or an option."""
+    from schnet.own import Wishes, train_file
+
+    if args.data is None:
+        raise ConfigError("schnet train: a run file, or --data with a structure file, is needed")
+    for name in ("split", "neighbours", "engine", "checkpoint_interval"):
+        if getattr(args, name) is not None:
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option}: needs a run file; without one it is chosen")
+    names = [field.name for field in fields(Wishes)]
+    given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
+    if args.model is not None:
+        given["model"] = mapping(args.model, "--model")
+    out = args.output or f"{Path(args.data).stem}_model"
+    train_file(args.data, out, Wishes(**given), threads=args.threads, device=args.device)
+
+
+def _output(args, where: str) -> str:
+    """The directory of a run whose file is given: a finished run's own, else one of its name."""
+    if args.output is not None:
+        return args.output
+    if where == "run":
+        raise ConfigError("--output is needed when the run is given inline")
+    file = Path(args.run)
+    if (file.parent / MODEL_FILE).exists() and file.name == RUN_FILE:
+        return str(file.parent)
+    if file.name == RUN_FILE:
+        raise ConfigError(f"{file}: --output is needed, {RUN_FILE} is what a finished run writes")
+    return str(file.with_suffix(""))
+
+
 def train(args):
     """Train one model; continues by itself after an interruption."""
     from schnet.methods import fit
     from schnet.run import make_spec
 
+    if args.run is None:
+        return _own(args)
+    for name in OWN_DATA:
+        if getattr(args, name) is not None:
+            option = name.replace("_", "-")
+            raise ConfigError(f"--{option}: is for own data; here the run file says it")
     values, where = _settings(args)
-    out = args.output
-    if out is None:
-        if where == "run":
-            raise ConfigError("--output is needed when the run is given inline")
-        out = str(Path(args.run).parent)
+    out = _output(args, where)
     spec = make_spec(values, where)
     gc.freeze()  # what is loaded by now is no garbage: the collector would look through it again
     # one that a killed workflow left behind ends with its next step
@@ -144,9 +192,29 @@ def import_tf(args):
 def add_verbs(verbs):
     """train, evaluate, verify, models, predict, import-tf"""
     p = add_verb(verbs, "train", train)
-    p.add_argument("run", help="run file (YAML), or its content as JSON")
-    p.add_argument("-o", "--output", help="run directory (default: that of the run file)")
-    p.add_argument("--data", help="converted data set, in place of the run file's")
+    p.add_argument("run", nargs="?", help="run file (YAML), or its content as JSON")
+    p.add_argument("-o", "--output", help="directory (default: from the name of run file or data)")
+    p.add_argument(
+        "--data",
+        help="converted data set; without a run file any file that ASE reads, with labels",
+    )
+    own = p.add_argument_group("own data, without a run file (what is not given is chosen)")
+    own.add_argument("--target", help="label of a structure to learn (default: energy)")
+    own.add_argument("--forces", help="label of the forces, or none (default: forces, if there)")
+    own.add_argument("--unit", help="of the target (default: eV for an energy that ASE reads)")
+    own.add_argument("--n-train", type=at_least_one, help="structures (default: four fifths)")
+    own.add_argument("--n-validation", type=at_least_one, help="structures (default: a tenth)")
+    own.add_argument("--steps", type=at_least_one, help="of training")
+    own.add_argument(
+        "--time",
+        dest="seconds",
+        type=duration,
+        help="of training: 90s, 10m, 2h (default: 10m)",
+    )
+    own.add_argument("--cutoff", type=float, help="in Å (default: crystals 5, molecules none)")
+    own.add_argument("--architecture", help="a name of schnet/models (default: schnet)")
+    own.add_argument("--model", help="hyper-parameters, as '{\"n_interactions\": 6}'")
+    own.add_argument("--seed", type=int, help="of split, weights and batches (default: 0)")
     p.add_argument("--split", help="split file, in place of the run file's")
     p.add_argument("--neighbours", help="neighbour lists, in place of the run file's")
     p.add_argument("--checkpoint-interval", type=at_least_one, help="steps between checkpoints")

@@ -51,15 +51,21 @@ def draw(project, figure: dict):
         if p is None:
             style.empty(ax, "no test part")
             continue
-        frames.append(_panel(ax, p, chosen).assign(run=run.path))
+        frames.append(panel(ax, p, chosen).assign(run=run.path))
         ax.set_title(task_title(key, chosen["labels"]), fontsize=7)
         ax.tick_params(labelsize=6)
     csv_text = pd.concat(frames).to_csv(index=False) if frames else "run\n"
     return picture, csv_text
 
 
-def _panel(ax, p, chosen: dict) -> pd.DataFrame:
-    """Draw one panel; returns its points."""
+def panel(ax, p, chosen: dict) -> pd.DataFrame:
+    """Draw predictions in one panel; returns its points.
+
+    Args:
+        ax: of matplotlib.
+        p: the predictions.
+        chosen: ``OPTIONS``.
+    """
     random = np.random.default_rng(0)
     shown = random.permutation(len(p.true))[: chosen["points"]]
     residual = p.predicted - p.true

@@ -88,7 +88,7 @@ def draw(project, figure: dict):
     picture, axes = style.panels(len(panels), columns=columns, width=3.4, height=2.2)
     frames = []
     for ax, (key, runs) in zip(axes, panels.items(), strict=False):
-        frames += _panel(ax, runs)
+        frames += panel(ax, runs)
         ax.set_title(task_title(key, chosen["labels"]), fontsize=7)
     if panels:
         picture.supxlabel("step", fontsize=8)
@@ -97,7 +97,7 @@ def draw(project, figure: dict):
     return picture, csv_text
 
 
-def _panel(ax, runs: list[Run]) -> list[pd.DataFrame]:
+def panel(ax, runs: list[Run]) -> list[pd.DataFrame]:
     """Draw the runs of one panel, repeats in one colour; returns their histories."""
     from matplotlib import ticker
 

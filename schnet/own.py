@@ -1,0 +1,235 @@
+"""A model of one's own data in one command: convert, split, train, evaluate, draw, tell."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from schnet import methods
+from schnet.data.own import convert_file, is_periodic
+from schnet.data.splits import make_split, save_split
+from schnet.data.store import Store
+from schnet.data.structures import read_images
+from schnet.errors import ConfigError
+from schnet.evaluation import evaluate
+from schnet.files import atomic, read_yaml, scratch, write_yaml
+from schnet.plan import seconds_per_step
+from schnet.run import RUN_FILE, Run, RunSpec, make_spec
+
+log = logging.getLogger("schnet")
+CUTOFF = 5.0  # Å, of crystals (Sec. III B) and of molecules with more atoms than LARGE
+LARGE = 100
+BATCH = 32
+AT_MOST = 1000  # validation structures
+SETTINGS = "settings.yaml"  # in the folder: the run, to be changed and trained again
+#: part of the time that steps take; validation, evaluation and pictures take the rest
+STEPS_SHARE = 0.8
+#: part of a run over which weights are averaged (fewer steps than that of a long run)
+AVERAGED = 1 / 20
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked for; None: chosen from the data.
+
+    Attributes:
+        target, forces, unit: see `schnet.data.own.convert_file`.
+        n_train, n_validation: structures; the others are the test part.
+        steps: of training. seconds: what training may take instead.
+        cutoff: in Å.
+        model: hyper-parameters. architecture: of the model.
+        seed: of split, weights and batches.
+    """
+
+    target: str | None = None
+    forces: str | None = None
+    unit: str | None = None
+    n_train: int | None = None
+    n_validation: int | None = None
+    steps: int | None = None
+    seconds: float = 600.0
+    cutoff: float | None = None
+    architecture: str = "schnet"
+    model: dict | None = None
+    seed: int = 0
+
+
+def train_file(source, out, wishes: Wishes, *, threads: int = 1, device: str = "cpu") -> Path:
+    """Train on a structure file, or a converted data set; continues after an interruption.
+
+    Args:
+        source: any file that ASE reads, with labels, or an HDF5 file of `schnet data convert`.
+        out: folder; gets data.h5, split.npz, settings.yaml, what a run has (model.pt, run.yaml,
+            history.csv, metrics.json, predictions.h5), learning.png and parity.png.
+        wishes: what is not to be chosen from the data.
+        threads, device: of the training.
+
+    Returns:
+        The model file.
+
+    Raises:
+        ConfigError, DataError: see `convert_file`; too few structures; or the folder holds the
+            training of other data or wishes.
+    """
+    out = Path(out)
+    data, target, forces = _data(source, out, wishes)
+    store = Store(data)
+    spec = _settings(store, target, forces, wishes)
+    split = out / "split.npz"
+    spec = replace(spec, data=str(data), split=str(split))
+    parts = make_split(
+        store, n_train=spec.n_train or 0, n_validation=spec.n_validation or 0, seed=wishes.seed
+    )
+    save_split(split, store, parts)
+    spec = _with_steps(spec, out, wishes, threads, device)
+    write_yaml(out / SETTINGS, spec.stated())
+    methods.fit(spec, out, threads=threads, device=device)
+    metrics = evaluate(out, threads=threads, device=device)
+    _draw(Run(store.name, out, spec))
+    _tell(out, metrics, parts, store, spec)
+    return out / "model.pt"
+
+
+# ---- choices ----
+def _data(source, out: Path, wishes: Wishes) -> tuple[Path, str, str | None]:
+    """The converted data set, and the names of what is learned."""
+    if str(source).endswith((".h5", ".hdf5")):
+        store = Store(source)
+        target = wishes.target
+        if target is None:
+            energies = [name for name, p in store.properties.items() if p.kind == "energy"]
+            target = energies[0] if energies else next(iter(store.properties))
+        store.require(target)
+        forces = None if wishes.forces == "none" else wishes.forces or store.forces_of(target)
+        return Path(source), target, forces
+    images = read_images(source)
+    cutoff = None
+    if is_periodic(source, images):
+        cutoff = wishes.cutoff or CUTOFF
+    out.mkdir(parents=True, exist_ok=True)
+    data = out / "data.h5"
+    with scratch(data) as converted:
+        target, forces = convert_file(
+            source,
+            converted,
+            target=wishes.target,
+            forces=wishes.forces,
+            unit=wishes.unit,
+            cutoff=cutoff,
+        )
+        if (out / RUN_FILE).exists() and data.exists():
+            if Store(converted).digest != Store(data).digest:
+                raise ConfigError(
+                    f"{out}: holds a model of other data; choose another folder or delete it"
+                )
+        converted.replace(data)
+    return data, target, forces
+
+
+def _settings(store: Store, target: str, forces: str | None, wishes: Wishes) -> RunSpec:
+    """The run: sizes, model and schedule that fit the data."""
+    n = len(store)
+    n_validation = wishes.n_validation or min(AT_MOST, n // 10)
+    n_train = wishes.n_train or n - n_validation - n // 10
+    if min(n_train, n_validation) < 1 or n_train + n_validation >= n:
+        raise ConfigError(
+            f"{store.path}: {n:,} structures are too few for {n_train:,} to train, "
+            f"{n_validation:,} to validate and at least one to test"
+        )
+    model: dict = {"n_interactions": 3} if wishes.architecture == "schnet" else {}
+    cutoff = wishes.cutoff
+    if cutoff is None and (store.periodic or np.diff(store.offsets).max() > LARGE):
+        cutoff = CUTOFF
+    if cutoff is not None:
+        model["cutoff"] = cutoff
+        if wishes.architecture == "schnet":
+            model["r_max"] = cutoff
+    unit = store.properties[target].unit
+    if store.properties[target].kind != "energy" or unit.endswith("/atom"):
+        model["readout"] = "mean"
+    settings = {
+        "dataset": store.name,
+        "target": target,
+        "forces": forces,
+        "architecture": wishes.architecture,
+        "model": model | (wishes.model or {}),
+        "n_train": n_train,
+        "n_validation": n_validation,
+        "split_seed": wishes.seed,
+        "seed": wishes.seed,
+        "protocol": "short",
+        "batch_size": max(1, min(BATCH, n_train // 4)),
+    }
+    return make_spec(settings, "schnet train --data")
+
+
+def _with_steps(spec: RunSpec, out: Path, wishes: Wishes, threads: int, device: str) -> RunSpec:
+    """Steps as asked for, as begun before, or as many as fit into the time."""
+    steps = wishes.steps
+    if steps is None and (out / SETTINGS).exists():
+        steps = read_yaml(out / SETTINGS).get("steps")
+        log.info("%s: %s steps, as begun before", out / SETTINGS, f"{steps:,}")
+    if steps is None:
+        with tempfile.TemporaryDirectory() as folder:
+            step = seconds_per_step(spec, folder, threads, device)
+        steps = _round(STEPS_SHARE * wishes.seconds / step)
+        log.info("%.1f ms a step: %s steps in %.0f s", 1e3 * step, f"{steps:,}", wishes.seconds)
+    return replace(
+        spec,
+        steps=steps,
+        ema=min(spec.ema, max(0.0, 1 - 1 / (AVERAGED * steps))),
+        validation_interval=max(1, min(1000, steps // 50)),
+        checkpoint_interval=max(1, min(10_000, steps // 10)),
+    )
+
+
+def _round(steps: float) -> int:
+    """Two significant digits, at least 100."""
+    return max(100, int(float(f"{steps:.1e}")))
+
+
+# ---- what is shown ----
+def _draw(run: Run) -> None:
+    """learning.png and parity.png, in the folder."""
+    from matplotlib import rc_context
+
+    from schnet.figures import predicted_true, style, training_curves
+    from schnet.figures.results import predictions
+
+    with rc_context(style.settings()):
+        for name, kind in {"learning": training_curves, "parity": predicted_true}.items():
+            picture, (ax,) = style.panels(1, columns=1, width=3.6, height=3.0)
+            if name == "learning":
+                kind.panel(ax, [run])
+                ax.set(xlabel="step", ylabel="validation loss (dot: its minimum)")
+            else:
+                found = predictions(run)
+                if found is None:
+                    style.empty(ax, "no test part")
+                else:
+                    kind.panel(ax, found, kind.OPTIONS)
+            with atomic(run.folder / f"{name}.png") as temporary:
+                picture.savefig(temporary)
+
+
+def _tell(out: Path, metrics: dict, parts: dict, store: Store, spec: RunSpec) -> None:
+    """Errors, and what to do with the model."""
+    sizes = ", ".join(f"{len(indices):,} {part}" for part, indices in parts.items())
+    print(f"\n{store.path}: {sizes}; {spec.steps:,} steps")
+    for part, values in metrics["parts"].items():
+        for quantity, v in values.items():
+            print(
+                f"{part:12} {quantity:12} MAE {v['mae']:.4g}, RMSE {v['rmse']:.4g} {v['unit']}"
+                f" ({v['n']:,} values)"
+            )
+    model = out / "model.pt"
+    print(f"\nlearning curve and predictions: {out / 'learning.png'}, {out / 'parity.png'}")
+    print(f"settings, to be changed and trained again: {out / SETTINGS}")
+    print(f"  schnet predict {model} STRUCTURES -o predicted.extxyz")
+    if spec.forces:
+        print(f"  schnet md STRUCTURE {model} -o FOLDER        also: relax, modes, pimd")
+        print(f'  from schnet import SchNetCalculator; atoms.calc = SchNetCalculator("{model}")')

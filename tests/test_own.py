@@ -1,0 +1,166 @@
+"""A model of one's own data in one command."""
+
+import json
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+
+from schnet import SchNetCalculator
+from schnet.cli import main
+from schnet.data.own import convert_file
+from schnet.data.store import Store
+from schnet.errors import ConfigError, DataError
+from schnet.files import read_yaml
+
+
+def labelled(atoms, calculator=None):
+    """A copy with energy and forces of EMT as results."""
+    atoms = atoms.copy()
+    atoms.calc = calculator or EMT()
+    results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """Distorted ethanol molecules."""
+    random = np.random.default_rng(0)
+    ethanol = molecule("CH3CH2OH")
+    images = []
+    for _ in range(60):
+        moved = ethanol.copy()
+        moved.positions += random.normal(0, 0.04, moved.positions.shape)
+        images.append(labelled(moved))
+    return images
+
+
+@pytest.fixture
+def file(frames, tmp_path):
+    write(tmp_path / "mine.extxyz", frames)
+    return tmp_path / "mine.extxyz"
+
+
+def train(file, out, *options):
+    return main(["train", "--data", str(file), "-o", str(out), "--device", "cpu", *options])
+
+
+def test_from_a_structure_file_to_a_calculator(file, frames, tmp_path, capsys):
+    out = tmp_path / "model"
+    assert train(file, out, "--steps", "300") == 0
+    said = capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())["parts"]["test"]
+    assert f"{metrics['energy']['mae']:.4g}" in said and "SchNetCalculator" in said
+    true = np.array([atoms.get_potential_energy() for atoms in frames])
+    assert metrics["energy"]["mae"] < 0.3 * true.std() and metrics["energy"]["unit"] == "eV"
+    assert metrics["forces"]["unit"] == "eV/Å"
+    assert {"learning.png", "parity.png", "settings.yaml"} <= {p.name for p in out.iterdir()}
+    atoms = frames[0].copy()
+    atoms.calc = SchNetCalculator(out / "model.pt")
+    assert atoms.get_potential_energy() == pytest.approx(true[0], abs=true.std())
+    # the same command again finds it finished; other data do not overwrite it
+    before = (out / "model.pt").read_bytes()
+    assert train(file, out) == 0
+    assert (out / "model.pt").read_bytes() == before
+    write(tmp_path / "other.extxyz", frames[:40])
+    assert train(tmp_path / "other.extxyz", out) == 2
+    assert "holds a model of other data" in capsys.readouterr().err
+    assert (
+        Store(out / "data.h5").digest
+        == Store(read_yaml(out / "run.yaml")["execution"]["data"]).digest
+    )
+    # what was chosen is a run file
+    settings = read_yaml(out / "settings.yaml")
+    assert settings["steps"] == 300 and settings["n_train"] == 48 and settings["ema"] < 0.95
+    options = ["-o", str(tmp_path / "again"), "--device", "cpu"]
+    more = ["--data", str(out / "data.h5"), "--split", str(out / "split.npz")]
+    assert main(["train", str(out / "settings.yaml"), *options, *more]) == 0
+    assert (tmp_path / "again" / "model.pt").exists()
+
+
+def test_steps_fit_into_the_time(file, tmp_path):
+    assert train(file, tmp_path / "model", "--time", "2s") == 0
+    about = read_yaml(tmp_path / "model" / "run.yaml")
+    assert about["run"]["steps"] >= 100 and about["result"]["seconds"] < 60
+
+
+def test_crystals_get_a_cutoff_and_converted_data_are_taken(tmp_path):
+    random = np.random.default_rng(0)
+    images = []
+    for _ in range(30):
+        copper = bulk("Cu", cubic=True)
+        copper.positions += random.normal(0, 0.05, copper.positions.shape)
+        images.append(labelled(copper))
+    write(tmp_path / "cu.traj", images)
+    assert train(tmp_path / "cu.traj", tmp_path / "model", "--steps", "20") == 0
+    run = read_yaml(tmp_path / "model" / "run.yaml")["run"]
+    assert run["model"]["cutoff"] == 5.0 and run["forces"] == "forces"
+    converted = tmp_path / "model" / "data.h5"
+    options = ["--steps", "20", "--forces", "none", "--cutoff", "4.5"]
+    assert train(converted, tmp_path / "second", *options) == 0
+    run = read_yaml(tmp_path / "second" / "run.yaml")["run"]
+    assert run["model"]["cutoff"] == 4.5 and run["forces"] is None
+
+
+def test_other_labels_need_a_unit(frames, tmp_path):
+    images = []
+    for atoms in frames:
+        image = Atoms(atoms.numbers, atoms.positions)
+        image.info["gap"] = 1.0 + atoms.get_potential_energy()
+        image.arrays["REF_forces"] = atoms.get_forces()
+        images.append(image)
+    write(tmp_path / "gap.extxyz", images)
+    out = tmp_path / "gap.h5"
+    with pytest.raises(ConfigError, match=r"--unit: the unit of gap must be given, one of eV"):
+        convert_file(tmp_path / "gap.extxyz", out, target="gap")
+    with pytest.raises(ConfigError, match=r"no label \(--target\) .*'gpa'.*gap"):
+        convert_file(tmp_path / "gap.extxyz", out, target="gpa", unit="eV")
+    with pytest.raises(ConfigError, match=r"REF_forces.*are no gradient of gap in Debye"):
+        convert_file(tmp_path / "gap.extxyz", out, target="gap", unit="Debye", forces="REF_forces")
+    assert convert_file(tmp_path / "gap.extxyz", out, target="gap", unit="meV") == ("gap", None)
+    store = Store(out)
+    assert store.properties["gap"].unit == "meV" and store.properties["gap"].kind == "other"
+    assert store.structure(3).properties["gap"] == pytest.approx(images[3].info["gap"])
+
+
+def test_files_that_cannot_be_meant(frames, tmp_path):
+    slab = frames[0].copy()
+    slab.cell, slab.pbc = [9, 9, 9], [True, True, False]
+    crystal = labelled(bulk("Cu", cubic=True))
+    unlabelled = frames[1].copy()
+    cases = {
+        "slab": ([slab], "periodic along 2 of three directions"),
+        "mixed": ([frames[0], crystal], "has molecules and crystals"),
+        "no label": ([unlabelled], "has no label"),
+        "one without": ([frames[0], unlabelled], "structure 1 has no energy"),
+    }
+    for name, (images, message) in cases.items():
+        write(tmp_path / f"{name}.traj", images)
+        with pytest.raises(DataError, match=message):
+            convert_file(tmp_path / f"{name}.traj", tmp_path / "out.h5")
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_options_that_do_not_belong_together(file, tmp_path, capsys):
+    assert main(["train"]) == 2
+    assert "a run file, or --data with a structure file, is needed" in capsys.readouterr().err
+    assert train(file, tmp_path / "m", "--split", "x.npz") == 2
+    assert "--split: needs a run file" in capsys.readouterr().err
+    (tmp_path / "my.yaml").write_text("{dataset: toy, target: energy}")
+    assert main(["train", str(tmp_path / "my.yaml"), "--steps", "5"]) == 2
+    assert "--steps: is for own data; here the run file says it" in capsys.readouterr().err
+    write(tmp_path / "few.extxyz", read(file, ":8"))
+    assert train(tmp_path / "few.extxyz", tmp_path / "m") == 2
+    assert "8 structures are too few" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        train(file, tmp_path / "m", "--time", "tomorrow")
+    assert "'tomorrow' is no duration, as 90s, 10m or 2h" in capsys.readouterr().err
+    # a run file of one's own is never written over
+    (tmp_path / "run.yaml").write_text("{dataset: toy, target: energy}")
+    assert main(["train", str(tmp_path / "run.yaml"), "--data", "d", "--split", "s"]) == 2
+    assert "--output is needed" in capsys.readouterr().err
