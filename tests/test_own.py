@@ -70,10 +70,7 @@ def test_from_a_structure_file_to_a_calculator(file, frames, tmp_path, capsys):
     write(tmp_path / "other.extxyz", frames[:40])
     assert train(tmp_path / "other.extxyz", out) == 2
     assert "holds a model of other data" in capsys.readouterr().err
-    assert (
-        Store(out / "data.h5").digest
-        == Store(read_yaml(out / "run.yaml")["execution"]["data"]).digest
-    )
+    assert Store(out / "data.h5").digest == read_yaml(out / "run.yaml")["data"]["digest"]
     # what was chosen is a run file
     settings = read_yaml(out / "settings.yaml")
     assert settings["steps"] == 300 and settings["n_train"] == 48 and settings["ema"] < 0.95
@@ -134,7 +131,7 @@ def test_files_that_cannot_be_meant(frames, tmp_path):
     crystal = labelled(bulk("Cu", cubic=True))
     unlabelled = frames[1].copy()
     cases = {
-        "slab": ([slab], "periodic along 2 of three directions"),
+        "slab": ([labelled(slab)], "periodic along 2 of three directions"),
         "mixed": ([frames[0], crystal], "has molecules and crystals"),
         "no label": ([unlabelled], "has no label"),
         "one without": ([frames[0], unlabelled], "structure 1 has no energy"),
