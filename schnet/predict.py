@@ -1,55 +1,98 @@
-"""Predictions for any file ASE can read."""
+"""Predictions for any file ASE can read, and their errors where it holds labels."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
 import torch
 from ase import Atoms
 from ase.io import write
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
+from schnet.data.own import ASE_UNIT, scalar_labels, vector_labels
 from schnet.data.structures import from_atoms, read_images
 from schnet.engine.inference import Predictor
-from schnet.errors import DataError
+from schnet.errors import ConfigError, DataError
 from schnet.files import atomic
-from schnet.models import load_model
+from schnet.models import Model, load_model
 from schnet.trained import find_model
+from schnet.units import UNITS, factor
 
 BATCH = 64
+SHOWN = 20  # rows of the table on the terminal
 
 
-def predict_file(model_path, structures, output, *, threads: int = 1, device: str = "cpu") -> None:
-    """Predict all structures of a file and write them to an extended xyz file.
+@dataclass
+class Predicted:
+    """What a model says of structures.
 
-    There they carry ``schnet_TARGET`` (and arrays ``schnet_forces`` where the model was trained on
-    forces) in the units of the model, and ``schnet_unit``.
+    Attributes:
+        model: the model.
+        images: copies of the structures with their labels and, as ``schnet_TARGET``,
+            ``schnet_unit`` and arrays ``schnet_forces``, the predictions.
+        table: a row for each: file, index, formula, prediction and, where there are labels, label.
+        labels: by quantity, ``target`` or ``forces``: true and predicted values [M], their unit.
+        shortest: smallest distance between two atoms in Å.
+    """
+
+    model: Model
+    images: list[Atoms] = field(default_factory=list)
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    labels: dict[str, tuple[np.ndarray, np.ndarray, str]] = field(default_factory=dict)
+    shortest: float = np.inf
+
+
+def predict(model, files, *, threads: int = 1, device: str = "cpu") -> Predicted:
+    """Predict all structures of files.
 
     Args:
-        model_path: model file.
-        structures: any file that ASE reads.
-        output: the extended xyz file to write.
+        model: model file, or a name that `schnet models` lists.
+        files: any that ASE reads.
         threads: of the C++ engine.
         device: "cpu" or "cuda".
 
     Raises:
-        DataError: the structures cannot be read, or the model cannot predict one of them.
+        DataError: structures cannot be read, or the model cannot predict one of them.
     """
-    model_path = find_model(model_path)
-    model = load_model(model_path)
-    images = read_images(structures)
-    predictor = Predictor(model, threads=threads, device=device)
-    out: list[Atoms] = []
-    for start in range(0, len(images), BATCH):
-        try:
-            out += _predict(predictor, images[start : start + BATCH])
-        except DataError as error:
-            last = min(start + BATCH, len(images)) - 1
-            raise DataError(f"{structures}, structures {start} to {last}: {error}") from error
-    with atomic(output) as temporary:
-        write(temporary, out, format="extxyz")
-    print(f"{output}: {len(out):,} structures, {model.target} in {model.unit}")
+    network = load_model(find_model(model))
+    predictor = Predictor(network, threads=threads, device=device)
+    out = Predicted(network)
+    rows: list[dict] = []
+    forces: list[tuple[np.ndarray, np.ndarray]] = []
+    for file in files:
+        images = read_images(file)
+        for start in range(0, len(images), BATCH):
+            try:
+                done = _predict(predictor, images[start : start + BATCH])
+            except DataError as error:
+                last = min(start + BATCH, len(images)) - 1
+                raise DataError(f"{file}, structures {start} to {last}: {error}") from error
+            out.shortest = min(out.shortest, predictor.shortest_distance(done[1]))
+            for index, (atoms, image) in enumerate(
+                zip(images[start:], done[0], strict=False), start
+            ):
+                rows.append(_row(network, str(file), index, atoms, image))
+                force_labels = vector_labels(atoms).get("forces")
+                if force_labels is not None and "schnet_forces" in image.arrays:
+                    forces.append((force_labels, image.arrays["schnet_forces"]))
+            out.images += done[0]
+    out.table = pd.DataFrame(rows)
+    if "label" in out.table:
+        labelled = out.table.dropna(subset="label")
+        values = labelled["label"].to_numpy(), labelled[network.target].to_numpy()
+        out.labels[network.target] = (*values, network.unit)
+    if forces:
+        scale = factor(f"{ASE_UNIT}/Å", str(network.force_unit))
+        true, predicted = (np.concatenate(part).ravel() for part in zip(*forces, strict=True))
+        out.labels["forces"] = scale * true, predicted, str(network.force_unit)
+    return out
 
 
-def _predict(predictor: Predictor, images: list[Atoms]) -> list[Atoms]:
-    """Copies of the structures with the predictions in them."""
+def _predict(predictor: Predictor, images: list[Atoms]):
+    """Copies of the structures with the predictions in them, and the batch that they were."""
     model = predictor.model
     data = from_atoms(
         images,
@@ -62,11 +105,116 @@ def _predict(predictor: Predictor, images: list[Atoms]) -> list[Atoms]:
     out = []
     for k, atoms in enumerate(images):
         image = atoms.copy()
-        image.calc = None
+        image.calc = atoms.calc
         image.info[f"schnet_{model.target}"] = float(values[k])
         image.info["schnet_unit"] = model.unit
         if forces is not None:
             rows = slice(data.offsets[k], data.offsets[k + 1])
             image.arrays["schnet_forces"] = forces[rows].cpu().double().numpy()
         out.append(image)
-    return out
+    return out, batch
+
+
+def _row(model: Model, file: str, index: int, atoms: Atoms, image: Atoms) -> dict:
+    """One line of the table, in the model's unit."""
+    row = {
+        "file": file,
+        "index": index,
+        "formula": atoms.get_chemical_formula(),
+        model.target: image.info[f"schnet_{model.target}"],
+        "unit": model.unit,
+    }
+    label = scalar_labels(atoms).get(model.target)
+    if label is not None:
+        row["label"] = label * _label_scale(atoms, model)
+    return row
+
+
+def _label_scale(atoms: Atoms, model: Model) -> float:
+    """From a label's unit to the model's: results of a calculator are in eV."""
+    result = atoms.calc is not None and model.target in atoms.calc.results
+    if result and UNITS[model.unit][0] == "energy":
+        return factor(ASE_UNIT, model.unit)
+    return 1.0
+
+
+# ---- what is written and said ----
+def _format(path) -> str:
+    """ASE's name of the format that a file's name says.
+
+    Raises:
+        ConfigError: it says none that structures are written in.
+    """
+    try:
+        name = filetype(str(path), read=False)
+    except UnknownFileTypeError:
+        name = ""
+    if name not in ioformats or not ioformats[name].can_write:
+        raise ConfigError(f"{path}: its name says no format; use .extxyz, .traj, .db or .csv")
+    # plain xyz has no room for labels
+    return "extxyz" if name == "xyz" else name
+
+
+def check_output(path) -> None:
+    """Raise ConfigError for a file whose name says no format to write predictions in."""
+    if Path(path).suffix != ".csv":
+        _format(path)
+
+
+def write_predicted(predicted: Predicted, path) -> None:
+    """Write structures in the format that a file's name says, or the table for .csv.
+
+    Raises:
+        ConfigError: see `check_output`.
+    """
+    check_output(path)
+    with atomic(path) as temporary:
+        if Path(path).suffix == ".csv":
+            predicted.table.to_csv(temporary, index=False)
+            return
+        write(temporary, predicted.images, format=_format(path))
+
+
+def report(predicted: Predicted, *, table: bool) -> None:
+    """Print the errors against labels, doubts, and with ``table`` the predictions."""
+    model = predicted.model
+    if table:
+        print(predicted.table.head(SHOWN).to_string(index=False))
+        if len(predicted.table) > SHOWN:
+            print(f"… {len(predicted.table) - SHOWN:,} more; -o FILE writes all")
+    for quantity, (true, value, unit) in predicted.labels.items():
+        error = value - true
+        print(
+            f"{quantity}: MAE {np.abs(error).mean():.4g}, "
+            f"RMSE {np.sqrt((error**2).mean()):.4g} {unit} against {len(true):,} labels"
+        )
+    trained = model.provenance.get("distances", [0.0])[0]
+    if predicted.shortest < trained:
+        print(
+            f"caution: atoms come as close as {predicted.shortest:.2f} Å; the model was trained "
+            f"on {trained:.2f} Å and more"
+        )
+
+
+def draw_parity(predicted: Predicted, path) -> None:
+    """Predicted against labelled values, a panel for each quantity.
+
+    Raises:
+        DataError: the structures have no labels.
+    """
+    from matplotlib import rc_context
+
+    from schnet.figures import predicted_true, style
+    from schnet.figures.results import Predictions
+
+    if not predicted.labels:
+        raise DataError("the structures have no labels to draw predictions against")
+    with rc_context(style.settings()):
+        count = len(predicted.labels)
+        picture, axes = style.panels(count, columns=2, width=3.2, height=3.0)
+        for ax, (name, (true, value, unit)) in zip(axes, predicted.labels.items(), strict=True):
+            found = Predictions(name, true, value, unit)
+            predicted_true.panel(ax, found, predicted_true.OPTIONS)
+            ax.set_title(name)
+        with atomic(path) as temporary:
+            picture.savefig(temporary, format=Path(path).suffix.lstrip(".") or "png")

@@ -282,11 +282,10 @@ def test_elements_that_the_model_has_never_seen_are_refused(trained_on_water, tm
     assert atoms.get_potential_energy() == energy
 
     write(tmp_path / "in.extxyz", [water, methanol])
-    from schnet.predict import predict_file
+    from schnet.predict import predict
 
     with pytest.raises(DataError, match=f"in.extxyz, structures 0 to 1: {message}"):
-        predict_file(trained_on_water, tmp_path / "in.extxyz", tmp_path / "out.extxyz")
-    assert not (tmp_path / "out.extxyz").exists()
+        predict(trained_on_water, [tmp_path / "in.extxyz"])
 
 
 def test_files_that_do_not_tell_the_elements_refuse_none(trained_on_water, tmp_path):

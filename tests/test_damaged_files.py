@@ -157,7 +157,7 @@ def test_atomic_numbers_that_no_model_knows(model_file, tmp_path, capsys, number
     path.write_text(f"1\nProperties=Z:I:1:pos:R:3\n{number} 0 0 0\n")
     message = f"atomic number {number}: models know elements 1–99"
     for verb in (["predict", model_file, path], ["md", path, model_file, "--steps", 1]):
-        command = [str(word) for word in (*verb, "-o", tmp_path / "out", "--device", "cpu")]
+        command = [str(word) for word in (*verb, "-o", tmp_path / "out.xyz", "--device", "cpu")]
         assert main(command) == 2
         assert f"{path}: structure 0: {message}" in capsys.readouterr().err
     with pytest.raises(DataError, match=message):

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
@@ -16,6 +17,9 @@ from schnet.data.own import convert_file
 from schnet.data.store import Store
 from schnet.errors import ConfigError, DataError
 from schnet.files import read_yaml
+from schnet.models import load_model
+from schnet.trained import find_model
+from schnet.units import factor
 
 
 def labelled(atoms, calculator=None):
@@ -141,6 +145,42 @@ def test_files_that_cannot_be_meant(frames, tmp_path):
         with pytest.raises(DataError, match=message):
             convert_file(tmp_path / f"{name}.traj", tmp_path / "out.h5")
     assert not (tmp_path / "out.h5").exists()
+
+
+def test_predictions_against_labels(frames, tmp_path, capsys):
+    """Errors of energies and forces, in the model's unit; labels stay in the output."""
+    model_file = str(find_model("md17_ethanol"))
+    write(tmp_path / "one.extxyz", frames[:3])
+    write(tmp_path / "two.traj", [frames[3], frames[4].copy()])
+    files = [str(tmp_path / "one.extxyz"), str(tmp_path / "two.traj")]
+    options = ["--device", "cpu", "--parity", str(tmp_path / "parity.png")]
+    assert main(["predict", model_file, *files, *options]) == 0
+    said = capsys.readouterr().out
+    energies, errors, force_errors = [], [], []
+    for atoms in frames[:4]:
+        moved = atoms.copy()
+        moved.calc = SchNetCalculator(model_file)
+        energies.append(moved.get_potential_energy())
+        errors.append(abs(energies[-1] - atoms.get_potential_energy()))
+        force_errors.append(np.abs(moved.get_forces() - atoms.get_forces()))
+    scale = factor("eV", load_model(model_file).unit)
+    assert scale != 1
+    assert f"energy: MAE {scale * np.mean(errors):.4g}, " in said and "against 4 labels" in said
+    assert f"forces: MAE {scale * np.mean(force_errors):.4g}, " in said
+    assert said.count("C2H6O") == 5
+    assert (tmp_path / "parity.png").stat().st_size > 5000
+    for name in ("out.extxyz", "out.xyz", "out.traj", "out.db"):
+        assert main(["predict", model_file, *files, "-o", str(tmp_path / name)]) == 0
+    for name in ("out.extxyz", "out.xyz", "out.traj"):
+        images = read(tmp_path / name, ":")
+        assert len(images) == 5
+        assert images[3].get_potential_energy() == pytest.approx(frames[3].get_potential_energy())
+        assert images[0].info["schnet_energy"] == pytest.approx(energies[0] * scale, rel=1e-6)
+    assert main(["predict", model_file, *files, "-o", str(tmp_path / "out.csv")]) == 0
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert list(table["index"]) == [0, 1, 2, 0, 1] and table["label"].isna().sum() == 1
+    assert main(["predict", model_file, *files, "-o", str(tmp_path / "out.whatever")]) == 2
+    assert "out.whatever: its name says no format" in capsys.readouterr().err
 
 
 def test_options_that_do_not_belong_together(file, tmp_path, capsys):

@@ -161,10 +161,19 @@ def models(args):
 
 
 def predict(args):
-    """Predict structures of any file ASE reads."""
-    from schnet.predict import predict_file
+    """Predict structures of any files ASE reads; says the errors where they hold labels."""
+    from schnet.predict import check_output, draw_parity, predict, report, write_predicted
 
-    predict_file(args.model, args.structures, args.output, threads=args.threads, device=args.device)
+    if args.output is not None:
+        check_output(args.output)
+    done = predict(args.model, args.structures, threads=args.threads, device=args.device)
+    if args.output is not None:
+        write_predicted(done, args.output)
+        target = f"{done.model.target} in {done.model.unit}"
+        print(f"{args.output}: {len(done.images):,} structures, {target}")
+    report(done, table=args.output is None)
+    if args.parity is not None:
+        draw_parity(done, args.parity)
 
 
 def import_tf(args):
@@ -254,8 +263,14 @@ def add_verbs(verbs):
 
     p = add_verb(verbs, "predict", predict)
     p.add_argument("model", help="model file, or a name that `schnet models` lists")
-    p.add_argument("structures", help="any file that ASE reads")
-    p.add_argument("-o", "--output", required=True, help="extended xyz file to write")
+    p.add_argument("structures", nargs="+", help="any files that ASE reads")
+    p.add_argument(
+        "-o",
+        "--output",
+        help="file to write, in the format that its name says: extxyz, traj, db, csv, … "
+        "(default: a table on the terminal)",
+    )
+    p.add_argument("--parity", help="picture of predictions against labels")
     add_compute(p)
 
     p = add_verb(verbs, "import-tf", import_tf)

@@ -87,7 +87,7 @@ def is_periodic(source, images: list[Atoms]) -> bool:
     return bool(images[0].pbc.all())
 
 
-def _scalars(atoms: Atoms) -> dict[str, float]:
+def scalar_labels(atoms: Atoms) -> dict[str, float]:
     """Labels of a structure."""
     results = atoms.calc.results if atoms.calc is not None else {}
     return {k: float(v) for k, v in {**atoms.info, **results}.items() if _is_number(v)}
@@ -97,7 +97,7 @@ def _is_number(value) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
-def _vectors(atoms: Atoms) -> dict[str, np.ndarray]:
+def vector_labels(atoms: Atoms) -> dict[str, np.ndarray]:
     """Labels of the atoms that can be forces, [n, 3]."""
     results = atoms.calc.results if atoms.calc is not None else {}
     shape = (len(atoms), 3)
@@ -106,14 +106,14 @@ def _vectors(atoms: Atoms) -> dict[str, np.ndarray]:
 
 
 def _target(source, images: list[Atoms], target: str | None) -> str:
-    there = sorted(_scalars(images[0]))
+    there = sorted(scalar_labels(images[0]))
     if target is None:
         target = "energy"
     if not there:
         raise DataError(f"{source}: its first structure has no label, energy or other")
     known_or_nearest(target, there, "label (--target)", str(source))
     for k, atoms in enumerate(images):
-        if target not in _scalars(atoms):
+        if target not in scalar_labels(atoms):
             raise DataError(f"{source}: structure {k} has no {target}")
     return target
 
@@ -122,10 +122,10 @@ def _forces(source, images: list[Atoms], forces: str | None) -> str | None:
     if forces == "none":
         return None
     if forces is None:
-        return "forces" if all("forces" in _vectors(atoms) for atoms in images) else None
-    known_or_nearest(forces, sorted(_vectors(images[0])), "label (--forces)", str(source))
+        return "forces" if all("forces" in vector_labels(atoms) for atoms in images) else None
+    known_or_nearest(forces, sorted(vector_labels(images[0])), "label (--forces)", str(source))
     for k, atoms in enumerate(images):
-        if forces not in _vectors(atoms):
+        if forces not in vector_labels(atoms):
             raise DataError(f"{source}: structure {k} has no {forces}")
     return forces
 
@@ -143,8 +143,8 @@ def _structures(
     source, images: list[Atoms], target: str, forces: str | None, *, periodic: bool
 ) -> Iterator[Structure]:
     for k, atoms in enumerate(images):
-        properties: dict = {target: _scalars(atoms)[target]}
+        properties: dict = {target: scalar_labels(atoms)[target]}
         if forces is not None:
-            properties[forces] = _vectors(atoms)[forces]
+            properties[forces] = vector_labels(atoms)[forces]
         cell = np.asarray(atoms.cell) if periodic else None
         yield Structure(f"{k}", atoms.numbers, atoms.positions, properties, cell)
