@@ -176,6 +176,16 @@ def predict(args):
         draw_parity(done, args.parity)
 
 
+def export(args):
+    """Compile a model of energies and forces for programs without Python (docs/export.md)."""
+    import torch
+
+    from schnet.export import export
+
+    out = export(args.model, args.output, dtype=getattr(torch, args.dtype))
+    print(f"{out}: positions, atomic_numbers, i, j, shift -> energy, forces ({args.dtype})")
+
+
 def import_tf(args):
     """Turn a released TensorFlow checkpoint folder into a model file."""
     from schnet.models import save_model
@@ -272,6 +282,11 @@ def add_verbs(verbs):
     )
     p.add_argument("--parity", help="picture of predictions against labels")
     add_compute(p)
+
+    p = add_verb(verbs, "export", export)
+    p.add_argument("model", help="model file, or a name that `schnet models` lists")
+    p.add_argument("output", help="package to write, NAME.pt2")
+    p.add_argument("--dtype", default="float64", choices=("float64", "float32"))
 
     p = add_verb(verbs, "import-tf", import_tf)
     p.add_argument("folder", help="folder with args.npy and validation/best_model.*")
