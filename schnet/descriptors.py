@@ -190,8 +190,9 @@ def memory(sizes: np.ndarray) -> int:
 def matrices(descriptor: str, structures: Structures) -> Matrices:
     """The sorted matrices of structures.
 
-    Of 3,000 crystals with 2 to 60 atoms, 20 on average, they take 70 s by ``ewald``, 25 s by
-    ``extended_coulomb`` and less than a second by ``sine`` on one core.
+    Of 3,000 crystals of the Materials Project with at most 60 atoms, 20 on average, they took 46 s
+    by ``ewald``, 9 s by ``extended_coulomb`` and 0.5 s by ``sine`` on one core (processor time),
+    the distances of all pairs 5 s. Ewald sums of 300 atoms took 1.6 s each.
 
     Args:
         descriptor: one of DESCRIPTORS.
