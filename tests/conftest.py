@@ -10,6 +10,7 @@ import torch
 
 from schnet.data.splits import make_split, save_split
 from schnet.data.store import Property, Store, Structure, write_store
+from schnet.files import read_yaml, write_yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,6 +37,16 @@ def copy_workflow(folder):
             shutil.copytree(source, folder / name)
         else:
             shutil.copy(source, folder)
+    return folder
+
+
+def copy_small_workflow(folder):
+    """The same with SchNet alone in Table II, whose runs are then few and alike."""
+    copy_workflow(folder)
+    path = folder / "workflow" / "experiments" / "table_2.yaml"
+    experiment = read_yaml(path)
+    experiment["rows"] = [row for row in experiment["rows"] if row["key"] == "schnet"]
+    write_yaml(path, experiment)
     return folder
 
 

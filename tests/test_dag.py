@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import copy_workflow, snakemake, snapshot
+from conftest import copy_small_workflow, copy_workflow, snakemake, snapshot
 
 from schnet.errors import ConfigError
 from schnet.files import read_yaml, write_yaml
@@ -25,13 +25,13 @@ def crystals(checkout, *config, more=()):
 
 @pytest.fixture
 def checkout(tmp_path):
-    return copy_workflow(tmp_path)
+    return copy_small_workflow(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A checkout in which Table II has been made; tests copy it before they change it."""
-    folder = copy_workflow(tmp_path_factory.mktemp("finished"))
+    folder = copy_small_workflow(tmp_path_factory.mktemp("finished"))
     done = crystals(folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder

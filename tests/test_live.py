@@ -5,7 +5,7 @@ import json
 import threading
 
 import pytest
-from conftest import copy_workflow, snakemake
+from conftest import copy_small_workflow, snakemake
 
 from schnet.data import materials_project
 from schnet.data.fetch import FIRST_FETCH
@@ -131,7 +131,7 @@ def test_live_query_through_the_official_client(materials_api, tmp_path):
 def test_live_query_up_to_the_table(materials_api, tmp_path, monkeypatch):
     """The whole way of the workflow, with a scale for seven crystals."""
     (tmp_path / "checkout").mkdir()
-    checkout = copy_workflow(tmp_path / "checkout")
+    checkout = copy_small_workflow(tmp_path / "checkout")
     scale = checkout / "workflow" / "scales" / "small.yaml"
     content = read_yaml(scale)
     content["families"]["materials"] |= {"n_train": {3000: 4, 60000: None}, "n_validation": 1}

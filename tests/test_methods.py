@@ -11,6 +11,7 @@ from conftest import random_molecule, write_molecules
 from schnet.data.splits import make_split, save_split
 from schnet.data.store import Property, Store, Structure, write_store
 from schnet.data.structures import Structures, load
+from schnet.descriptors import CRYSTALS, Matrices, distances, matrices
 from schnet.errors import ConfigError, DataError, ModelError, SchNetError
 from schnet.evaluation import evaluate
 from schnet.files import read_json, read_yaml
@@ -22,7 +23,7 @@ from schnet.methods import (
     methods,
 )
 from schnet.methods import load as load_predictor
-from schnet.methods.kernel_ridge import descriptors
+from schnet.methods.kernel_ridge import memory_mb
 from schnet.run import make_spec
 from schnet.verify import verify
 
@@ -81,22 +82,197 @@ def test_mistakes_are_named():
 
 
 def test_coulomb_matrices_by_hand():
-    """Hydrogen and water, padded to four rows."""
+    """Hydrogen and water."""
     hydrogen = np.array([[0, 0, 0], [0, 0, 0.74]])
     water = np.array([[0.76, 0.59, 0], [0, 0, 0], [-0.76, 0.59, 0]])
     numbers = [1, 1, 1, 8, 1]
     data = Structures(numbers, np.concatenate([hydrogen, water]), [0, 2, 5], dtype=torch.float64)
-    first, second = descriptors(data, 4).reshape(2, 4, 4)
-    expected = np.zeros((4, 4))
-    expected[:2, :2] = [[0.5, 1 / 0.74], [1 / 0.74, 0.5]]
-    assert first == pytest.approx(expected, abs=1e-12)
+    found = matrices("coulomb", data)
+    assert found[0] == pytest.approx(np.array([[0.5, 1 / 0.74], [1 / 0.74, 0.5]]))
     o_h, h_h = 8 / np.hypot(0.76, 0.59), 1 / 1.52
-    expected[:3, :3] = [[0.5 * 8**2.4, o_h, o_h], [o_h, 0.5, h_h], [o_h, h_h, 0.5]]
-    assert second == pytest.approx(expected, abs=1e-12)
-    with pytest.raises(DataError, match="3 atoms"):
-        descriptors(data, 2)
+    expected = [[0.5 * 8**2.4, o_h, o_h], [o_h, 0.5, h_h], [o_h, h_h, 0.5]]
+    assert found[1] == pytest.approx(np.array(expected))
 
 
+# ---- crystals ------------------------------------------------------------------------------------
+def crystal(numbers, positions, cell):
+    """One crystal; positions and cell in Å."""
+    count = len(numbers)
+    cells = np.asarray(cell, float)[None]
+    return Structures(numbers, positions, [0, count], cell=cells, dtype=torch.float64)
+
+
+def described(descriptor, numbers, positions, cell):
+    return matrices(descriptor, crystal(numbers, positions, cell))[0]
+
+
+def some_crystal(n=5):
+    """Atoms of different elements in a skewed cell."""
+    rng = np.random.default_rng(0)
+    cell = np.array([[4.0, 0.3, 0], [0.5, 5.0, 0], [0.2, 0.4, 6.0]])
+    return np.array([3, 8, 14, 26, 79])[:n], rng.uniform(size=(n, 3)) @ cell, cell
+
+
+def test_sine_matrix_by_hand():
+    """Caesium chloride: the vector between the atoms is half of all three of the cubic cell's."""
+    a = 4.12
+    found = described("sine", [17, 55], [[0, 0, 0], [a / 2] * 3], a * np.eye(3))
+    between = 17 * 55 / (a * np.sqrt(3))  # sin²(π / 2) = 1 along every vector
+    expected = [[0.5 * 55**2.4, between], [between, 0.5 * 17**2.4]]
+    assert found == pytest.approx(np.array(expected))
+    # a quarter of one vector
+    found = described("sine", [17, 55], [[0, 0, 0], [a / 4, 0, 0]], a * np.eye(3))
+    assert found[0, 1] == pytest.approx(17 * 55 / (0.5 * a))
+    # no matrix element knows the size of a cell of one atom
+    assert described("sine", [29], [[0, 0, 0]], 3 * np.eye(3)) == 0.5 * 29**2.4
+
+
+def test_extended_coulomb_matrix_by_hand():
+    """One atom in a cell so large that its six nearest images nearly are all that counts."""
+    a = 9.0
+    images = 6 * np.exp(-a) + 12 * np.exp(-a * np.sqrt(2))  # the next are beyond 15 Å
+    found = described("extended_coulomb", [29], [[0, 0, 0]], a * np.eye(3))
+    assert found == pytest.approx(0.5 * 29**2.4 + 29**2 * images, rel=1e-12)
+    # caesium chloride: eight neighbours in eight cells, and those behind them, counted one by one
+    a = 4.12
+    found = described("extended_coulomb", [17, 55], [[0, 0, 0], [a / 2] * 3], a * np.eye(3))
+    grid = a * np.stack(np.meshgrid(*[np.arange(-6, 7)] * 3), -1).reshape(-1, 3)
+
+    def around(shift):
+        lengths = np.linalg.norm(grid + shift, axis=1)
+        return np.exp(-lengths[(lengths > 0) & (lengths < 15)]).sum()
+
+    between, alike = 17 * 55 * around(a / 2), around(0)
+    caesium, chlorine = (0.5 * z**2.4 + z**2 * alike for z in (55, 17))
+    assert found == pytest.approx(np.array([[caesium, between], [between, chlorine]]), rel=1e-12)
+
+
+def test_ewald_matrix_is_that_of_the_wigner_lattice():
+    """Charges on a simple cubic lattice in a background: -2.837297 Z² / 2a each, as is well known.
+
+    Of two or eight cells the matrix is another one, but its energy is that of two or eight.
+    """
+    a, energy = 3.0, -2.837297 * 29**2 / (2 * 3.0)
+    assert described("ewald", [29], [[0, 0, 0]], a * np.eye(3)) == pytest.approx(energy, rel=1e-4)
+    twice = described("ewald", [29, 29], [[0, 0, 0], [a, 0, 0]], a * np.diag([2, 1, 1]))
+    assert np.triu(twice).sum() == pytest.approx(2 * energy, rel=1e-4)
+    corners = np.stack(np.meshgrid(*[np.arange(2)] * 3), -1).reshape(-1, 3)
+    found = described("ewald", [29] * 8, a * corners, 2 * a * np.eye(3))
+    assert found.shape == (8, 8)
+    assert np.triu(found).sum() == pytest.approx(8 * energy, rel=1e-4)
+
+
+@pytest.mark.parametrize("descriptor", sorted(CRYSTALS))
+def test_matrices_of_crystals_know_symmetries(descriptor):
+    """Translation, rotation, order of the atoms, and which image of an atom is in the cell."""
+    numbers, positions, cell = some_crystal()
+    found = described(descriptor, numbers, positions, cell)
+    tolerance = {"rel": 1e-4, "abs": 5e-3}  # the Ewald sum's
+    rotation = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+    order = [3, 0, 4, 1, 2]
+    images = positions + np.array([[1, 0, 0], [0, -1, 0], [0, 0, 2], [0, 0, 0], [1, 1, 1]]) @ cell
+    for same in (
+        (numbers, positions + np.array([0.3, -1.2, 0.7]), cell),
+        (numbers, positions @ rotation, cell @ rotation),
+        (numbers[order], positions[order], cell),
+        (numbers, images, cell),
+    ):
+        assert described(descriptor, *same) == pytest.approx(found, **tolerance)
+    moved = positions + 0.1 * np.eye(5, 3)
+    assert described(descriptor, numbers, moved, cell) != pytest.approx(found, **tolerance)
+
+
+@pytest.mark.parametrize("descriptor", sorted(CRYSTALS))
+def test_which_matrices_know_the_lattice_from_its_vectors(descriptor):
+    """a, b, c and a, b + a, c span one lattice; the sine matrix takes them for two."""
+    numbers, positions, cell = some_crystal()
+    other = cell + np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]]) @ cell
+    one, two = (described(descriptor, numbers, positions, c) for c in (cell, other))
+    same = two == pytest.approx(one, rel=1e-4, abs=5e-3)
+    assert same == (descriptor != "sine")
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_distances_are_those_of_padded_matrices(power):
+    rng = np.random.default_rng(0)
+    sizes = np.array([3, 1, 4, 3, 6])
+    values = [rng.normal(size=(n, n)) for n in sizes]
+    padded = np.zeros((5, 6, 6))
+    for k, matrix in enumerate(values):
+        padded[k, : sizes[k], : sizes[k]] = matrix
+    x = Matrices(np.concatenate([m.ravel() for m in values]), sizes)
+    assert all(np.array_equal(x[k], values[k]) for k in range(5))
+    y = Matrices(x.values[:10], sizes[:2])
+    expected = (np.abs(padded[:, None] - padded[:2]) ** power).sum((2, 3))
+    assert distances(power, x, y) == pytest.approx(expected)
+
+
+@pytest.fixture
+def crystal_run(tmp_path):
+    """Settings of a kernel run on strained caesium chlorides and single atoms in cells."""
+    rng = np.random.default_rng(0)
+    structures = []
+    for k in range(60):
+        a = rng.uniform(3.5, 5.0)
+        one = k % 3 == 0
+        numbers = [29] if one else [17, 55]
+        positions = np.array([[0, 0, 0]] if one else [[0, 0, 0], [a / 2] * 3])
+        values = {"energy": (a - 4.2) ** 2 + one}
+        structures.append(Structure(str(k), numbers, positions, values, cell=a * np.eye(3)))
+    path, split = tmp_path / "crystals.h5", tmp_path / "crystals.npz"
+    properties = {"energy": Property("eV", "formation energy")}
+    write_store(path, structures, properties, name="crystals", cutoff=6.0)
+    store = Store(path)
+    save_split(split, store, make_split(store, n_train=30, n_validation=15, seed=0))
+    run = {"dataset": "crystals", "data": str(path), "split": str(split), "target": "energy"}
+    return run | {"method": "kernel_ridge"}
+
+
+@pytest.mark.parametrize("descriptor", sorted(CRYSTALS))
+def test_kernels_of_crystals_learn(crystal_run, tmp_path, descriptor):
+    model = {"descriptor": descriptor, "readout": "mean"}
+    fit(make_spec(crystal_run | {"model": model}), tmp_path / "kernel")
+    fit(
+        make_spec(crystal_run | {"method": "mean", "model": {"readout": "mean"}}), tmp_path / "mean"
+    )
+    errors = [
+        evaluate(tmp_path / name)["parts"]["test"]["energy"]["mae"] for name in ("kernel", "mean")
+    ]
+    assert errors[0] < 0.6 * errors[1]
+
+
+def test_kernels_refuse_what_a_descriptor_is_not_for(
+    crystal_run, kernel_run, toy, tmp_path, monkeypatch
+):
+    with pytest.raises(ConfigError, match="no descriptor 'cosine'; did you mean 'sine'"):
+        check_method("kernel_ridge", {"descriptor": "cosine"})
+    with pytest.raises(DataError, match="crystals.h5: the descriptor coulomb takes molecules only"):
+        fit(make_spec(crystal_run), tmp_path / "run")
+    sine = {"model": {"descriptor": "sine"}}
+    with pytest.raises(DataError, match="toy.h5: the descriptor sine takes crystals only"):
+        fit(make_spec(kernel_run | sine), tmp_path / "run")
+    monkeypatch.setattr("schnet.methods.kernel_ridge.ATOMS", 1)
+    with pytest.raises(ConfigError, match="sine matrices of 45 structures .* take 1.*e-06 GB"):
+        fit(make_spec(crystal_run | sine), tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "dscribe", None)
+    with pytest.raises(SchNetError, match="pip install dscribe"):
+        fit(make_spec(crystal_run | {"model": {"descriptor": "ewald"}}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    fit(make_spec(crystal_run | sine), tmp_path / "run")  # needs no dscribe
+    predictor = load_predictor(tmp_path / "run", "kernel_ridge")
+    with pytest.raises(DataError, match="takes crystals only"):
+        predictor.predict(molecules_of(toy[0], np.arange(3)), False)
+
+
+def test_memory_of_a_kernel_covers_its_descriptors(crystal_run):
+    """Those of 1,000 structures of 100 atoms, 80 MB, beside matrices of 700² pairs."""
+    sizes = {"n_train": 700, "n_validation": 300}
+    pairs = 8e-6 * 700**2
+    assert memory_mb(make_spec(crystal_run | sizes)) == pytest.approx(80 + 7 * pairs, abs=1)
+
+
+# ---- molecules -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("kernel", ["laplacian", "gaussian"])
 def test_kernel_predictions_by_numpy(kernel_run, toy, tmp_path, kernel):
     """The grid has one point; everything from the molecules to the predictions is done again."""
@@ -214,21 +390,12 @@ def test_the_mean_is_a_network_before_its_first_step(tmp_path):
     assert values == pytest.approx(np.full(len(test), expected))
 
 
-def test_kernel_takes_neither_forces_nor_crystals_nor_everything(kernel_run, tmp_path, monkeypatch):
+def test_kernel_takes_neither_forces_nor_everything(kernel_run, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="energies only"):
         fit(make_spec(kernel_run | {"forces": "forces"}), tmp_path / "run")
     monkeypatch.setattr("schnet.methods.kernel_ridge.LARGEST", 79)
     with pytest.raises(ConfigError, match="80 training structures .* 79 at most"):
         fit(make_spec(kernel_run), tmp_path / "run")
-    cell = np.eye(3) * 3.0
-    rows = (Structure(str(k), [29], np.zeros((1, 3)), {"energy": 0.0}, cell=cell) for k in range(9))
-    properties = {"energy": Property("eV", "formation energy")}
-    write_store(tmp_path / "c.h5", rows, properties, name="c", cutoff=4.0)
-    store = Store(tmp_path / "c.h5")
-    save_split(tmp_path / "c.npz", store, make_split(store, n_train=4, n_validation=2, seed=0))
-    crystals = {"data": str(store.path), "split": str(tmp_path / "c.npz")}
-    with pytest.raises(DataError, match="molecules only"):
-        fit(make_spec(kernel_run | crystals), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -258,12 +425,27 @@ def test_a_kernel_run_verifies_by_a_new_fit(kernel_run, tmp_path, capsys):
     assert not verify(tmp_path)
 
 
-def test_larger_molecules_than_the_data_set_has_are_refused(kernel_run, tmp_path):
+def test_larger_molecules_than_the_data_set_has(kernel_run, tmp_path):
+    """They are compared as if those of the data set had been padded further.
+
+    So do files of earlier versions, which hold the padding.
+    """
     fit(make_spec(kernel_run), tmp_path / "run")
-    larger = write_molecules(tmp_path / "larger.h5", 5, atoms=(12, 13))
-    predictor = load_predictor(tmp_path / "run", "kernel_ridge")
-    with pytest.raises(DataError, match="12 atoms"):
-        predictor.predict(molecules_of(larger, np.arange(5)), False)
+    larger = molecules_of(write_molecules(tmp_path / "larger.h5", 5, atoms=(12, 13)), np.arange(5))
+    expected, _ = load_predictor(tmp_path / "run", "kernel_ridge").predict(larger, False)
+    file = tmp_path / "run" / "model.pt"
+    content = torch.load(file, weights_only=True)
+    arrays = content["arrays"]
+    training = Matrices(arrays["descriptors"].numpy(), arrays.pop("sizes").numpy())
+    n = training.sizes.max()
+    padded = np.zeros((len(training), n, n))
+    for k, size in enumerate(training.sizes):
+        padded[k, :size, :size] = training[k]
+    arrays["descriptors"] = torch.tensor(padded.reshape(len(training), -1))
+    del arrays["descriptor"]
+    torch.save(content, file)
+    found, _ = load_predictor(tmp_path / "run", "kernel_ridge").predict(larger, False)
+    assert found == pytest.approx(expected)
 
 
 # ---- sGDML ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import copy_workflow
+from conftest import copy_small_workflow
 
 from schnet.files import read_yaml, write_yaml
 from schnet.project import load_project
@@ -147,7 +147,7 @@ def open_workflow(folder):
     """A copy of the workflow that jobs of any user can reach."""
     for parent in [folder, *folder.parents][:4]:
         parent.chmod(0o755)
-    return copy_workflow(folder)
+    return copy_small_workflow(folder)
 
 
 @pytest.fixture(scope="module")

@@ -349,7 +349,7 @@ def load(
             read_ragged(h5["atomic_numbers"], store.offsets, indices),
             read_ragged(h5["positions"], store.offsets, indices),
             np.concatenate([[0], np.cumsum(counts)]),
-            cell=read_rows(h5["cell"], indices) if pairs and store.periodic else None,
+            cell=read_rows(h5["cell"], indices) if store.periodic else None,
             pairs=pairs,
             properties=values,
             device=device,

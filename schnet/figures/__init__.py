@@ -74,6 +74,9 @@ def check_figure(
     labelled = _names({name: experiments[name] for name in wanted})
     for name in figure.get("options", {}).get("labels", {}):
         known_or_nearest(name, labelled, "name to label", f"{where}: options: labels")
+    for name in figure.get("options", {}).get("rows", []):
+        rows = [row["key"] for experiment in wanted for row in experiments[experiment]["rows"]]
+        known_or_nearest(name, rows, "row", f"{where}: options: rows")
     if hasattr(kind, "check"):
         kind.check(options(figure, defaults), f"{where}: options")
 

@@ -10,9 +10,11 @@ from schnet.figures.results import experiments_of, options, predictions
 from schnet.units import factor
 
 READS = ("predictions_file", "metrics_file")
-#: panel: what titles a panel; extensions: whether rows beyond the paper are drawn
+#: panel: what titles a panel; rows: keys of those that are drawn, all where none is named;
+#: extensions: whether rows beyond the paper are drawn
 OPTIONS = {
     "panel": ("row", "column"),
+    "rows": [],
     "labels": {},
     "bins": 40,
     "columns": 4,
@@ -56,6 +58,8 @@ def _panels(project, figure: dict) -> list[tuple[str, list]]:
         extensions = {row["key"] for row in experiment["rows"] if row.get("extension")}
         for cell in project.cells[name]:
             if cell.row in extensions and not chosen["extensions"]:
+                continue
+            if chosen["rows"] and cell.row not in chosen["rows"]:
                 continue
             if not cell.runs or cell.quantity != cell.runs[0].settings.target:
                 continue  # predictions of atoms (forces) are no errors of structures

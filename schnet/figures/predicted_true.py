@@ -15,6 +15,11 @@ READS = ("predictions_file",)
 OPTIONS = {"residuals_below": 0.02, "points": 2000, "columns": 5, "labels": {}}
 
 
+def uses(run: Run) -> bool:
+    """Networks: a table's other methods are there to compare with."""
+    return run.settings.method == "neural"
+
+
 def _shown(runs: list[Run]) -> dict[tuple, Run]:
     """By data set and what was learned: the first repeat with the largest training set."""
     best: dict[tuple, Run] = {}
@@ -42,7 +47,7 @@ def draw(project, figure: dict):
     True values far from zero are drawn from their mean.
     """
     chosen = options(figure, OPTIONS)
-    runs = _shown(runs_of(project, figure))
+    runs = _shown([run for run in runs_of(project, figure) if uses(run)])
     columns = chosen["columns"]
     picture, axes = style.panels(len(runs), columns=columns, width=2.3, height=2.2)
     frames = []

@@ -1,10 +1,10 @@
-"""Kernel ridge regression on sorted Coulomb matrices (Rupp et al., PRL 108, 058301, 2012).
+"""Kernel ridge regression on Coulomb-like matrices.
 
-A molecule is its Coulomb matrix, C_ii = 0.5 Z_i^2.4 and C_ij = Z_i Z_j / |r_i - r_j| (r in Å), rows
-and columns sorted by the norm of the rows, padded with zeros to the largest molecule of the data
-set. Matrices come from dscribe, the regression from scikit-learn. Width and regularisation are
-chosen by the mean absolute error on the validation structures. It predicts no forces, and knows no
-periodic images.
+Of molecules: Rupp et al., PRL 108, 058301 (2012); of crystals: Faber et al., Int. J. Quantum Chem.
+115, 1094 (2015). A structure is its sorted matrix, as if padded with zeros to the largest one;
+schnet.descriptors has the formulas. The regression comes from scikit-learn. Width and
+regularisation are chosen by the mean absolute error on the validation structures. It predicts no
+forces.
 """
 
 from __future__ import annotations
@@ -12,14 +12,21 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from schnet.data.structures import Structures
-from schnet.errors import ConfigError, DataError
+from schnet.descriptors import (
+    DESCRIPTORS,
+    Matrices,
+    check_periodic,
+    distances,
+    matrices,
+    memory,
+)
+from schnet.errors import ConfigError, known_or_nearest
 from schnet.methods.mean import READOUTS, Baseline, load_arrays, save_arrays
 from schnet.record import Inputs, open_inputs, write_run_file
 from schnet.run import RunSpec
@@ -29,9 +36,10 @@ __all__ = ["FORCES", "HISTORY", "Hyperparameters", "fit", "load", "memory_mb"]
 log = logging.getLogger("schnet")
 HISTORY = False
 FORCES = False
-KERNELS = ("laplacian", "gaussian")
+KERNELS = {"laplacian": 1, "gaussian": 2}  # power of |x - y|
 LARGEST = 30_000  # training structures: a kernel matrix of 7 GB
 MATRICES = 7  # of that size at a time: 6.1 to 6.4 measured with 4,000 and 6,000 structures
+ATOMS = 100  # root mean square over all structures that there is memory for descriptors of
 SAMPLE = 1000  # training structures for the median distance
 
 
@@ -51,8 +59,9 @@ class Hyperparameters:
     """What ``model:`` of a kernel run can say.
 
     Attributes:
-        kernel: with the descriptors x, y of two molecules, ``laplacian`` exp(-γ' Σ|x - y|), or
-            ``gaussian`` exp(-γ' Σ(x - y)²).
+        descriptor: of molecules ``coulomb``; of crystals ``extended_coulomb``, ``ewald``, ``sine``.
+        kernel: with the descriptors x, y of two structures, ``laplacian`` exp(-γ' Σ|x - y|),
+            or ``gaussian`` exp(-γ' Σ(x - y)²).
         gamma: values of γ to choose from, in units of the inverse median of that sum over pairs of
             training structures, so that one grid serves all data sets: γ' = γ / median.
         alpha: values of the regularisation to choose from (targets are divided by their spread).
@@ -60,53 +69,20 @@ class Hyperparameters:
             what is subtracted before, see schnet.methods.mean.
     """
 
+    descriptor: str = "coulomb"
     kernel: str = "laplacian"
     gamma: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
     alpha: tuple[float, ...] = (1e-9, 1e-7, 1e-5, 1e-3, 1e-1)
     readout: str = "sum"
 
     def __post_init__(self):
+        known_or_nearest(self.descriptor, DESCRIPTORS, "descriptor", "model")
         if self.kernel not in KERNELS:
             raise ConfigError(f"kernel: {self.kernel!r} is none of {', '.join(KERNELS)}")
         if self.readout not in READOUTS:
             raise ConfigError(f"readout: {self.readout!r} is none of {', '.join(READOUTS)}")
         object.__setattr__(self, "gamma", _numbers("gamma", self.gamma))
         object.__setattr__(self, "alpha", _numbers("alpha", self.alpha))
-
-
-def descriptors(structures: Structures, n_atoms: int) -> np.ndarray:
-    """Sorted Coulomb matrices, [M, n_atoms²] float64.
-
-    Args:
-        structures: M molecules.
-        n_atoms: size of the padded matrices.
-
-    Raises:
-        DataError: a molecule is larger than that.
-    """
-    from ase import Atoms
-    from dscribe.descriptors import CoulombMatrix
-
-    largest = int(structures.counts.max())
-    if largest > n_atoms:
-        raise DataError(
-            f"a molecule has {largest} atoms; this model's Coulomb matrices have {n_atoms} rows"
-        )
-    numbers = structures.atomic_numbers.cpu().numpy()
-    positions = structures.positions.cpu().numpy()
-    cuts = structures.offsets.cpu().numpy()
-    molecules = [Atoms(numbers[a:b], positions[a:b]) for a, b in pairwise(cuts)]
-    matrix = CoulombMatrix(n_atoms_max=n_atoms, permutation="sorted_l2")
-    return matrix.create(molecules).reshape(len(molecules), n_atoms**2)
-
-
-def distances(kernel: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """What a kernel is the exponential of: Σ|x - y| or Σ(x - y)² of all pairs, [len(x), len(y)]."""
-    from sklearn.metrics.pairwise import euclidean_distances, manhattan_distances
-
-    if kernel == "laplacian":
-        return manhattan_distances(x, y)
-    return euclidean_distances(x, y, squared=True)
 
 
 @dataclass(frozen=True)
@@ -142,22 +118,32 @@ def _choose(p: Hyperparameters, median: float, train, validation, y_train, y_val
     return min(found, key=lambda fitted: fitted.error)
 
 
-def _check(run: RunSpec, inputs: Inputs) -> None:
-    if inputs.store.periodic:
-        raise DataError(f"{run.data}: has periodic structures; kernel_ridge takes molecules only")
-    n_train = len(inputs.parts["train"])
-    if n_train > LARGEST:
+def _check(p: Hyperparameters, run: RunSpec, inputs: Inputs) -> None:
+    """Refuse what cannot be fitted, before anything is computed."""
+    check_periodic(p.descriptor, inputs.store.periodic, str(run.data))
+    train, validation = inputs.parts["train"], inputs.parts["validation"]
+    if len(train) > LARGEST:
         raise ConfigError(
-            f"{run.split}: {n_train:,} training structures make a kernel matrix of "
-            f"{8e-9 * n_train**2:.0f} GB; kernel_ridge takes {LARGEST:,} at most"
+            f"{run.split}: {len(train):,} training structures make a kernel matrix of "
+            f"{8e-9 * len(train) ** 2:.0f} GB; kernel_ridge takes {LARGEST:,} at most"
         )
-    if not len(inputs.parts["validation"]):
+    if not len(validation):
         raise ConfigError(f"{run.split}: has no validation structures to choose gamma and alpha by")
+    sizes = np.diff(inputs.store.offsets)[np.concatenate([train, validation])]
+    needed, limit = memory(sizes), memory(np.full(len(sizes), ATOMS))
+    if needed > limit:
+        raise ConfigError(
+            f"{run.data}: the {p.descriptor} matrices of {len(sizes):,} structures to fit and to "
+            f"choose by take {1e-9 * needed:.3g} GB, more than {1e-9 * limit:.3g} GB, those of "
+            f"{ATOMS} atoms each; take fewer large ones"
+        )
 
 
 def memory_mb(run: RunSpec) -> int:
-    """Memory in MB for the matrices of all pairs of training structures."""
-    return round(MATRICES * 8e-6 * (run.n_train or LARGEST) ** 2)
+    """Memory in MB for the matrices of all pairs of training structures, and for descriptors."""
+    n_train = run.n_train or LARGEST
+    described = memory(np.full(n_train + (run.n_validation or 0), ATOMS))
+    return round(MATRICES * 8e-6 * n_train**2 + 1e-6 * described)
 
 
 def fit(run: RunSpec, out: Path, *, threads: int, device: str) -> None:
@@ -167,8 +153,7 @@ def fit(run: RunSpec, out: Path, *, threads: int, device: str) -> None:
     p = Hyperparameters(**run.model)
     begin = time.monotonic()
     inputs = open_inputs(run)
-    _check(run, inputs)
-    n_atoms = int(np.diff(inputs.store.offsets).max())
+    _check(p, run, inputs)
     references = inputs.store.atomrefs.get(run.target) if run.atomrefs else None
     with threadpool_limits(threads):
         x, y = {}, {}
@@ -177,19 +162,21 @@ def fit(run: RunSpec, out: Path, *, threads: int, device: str) -> None:
             if part == "train":
                 baseline = Baseline.of(data, run.target, p.readout, references)
             y[part] = data.properties[run.target].numpy() - baseline(data)
-            x[part] = descriptors(data, n_atoms)
+            x[part] = matrices(p.descriptor, data)
         # of what is left to learn: per structure, unlike the baseline's own deviation
         scale = float(y["train"].std()) or 1.0
-        between = distances(p.kernel, x["train"], x["train"])
+        between = distances(KERNELS[p.kernel], x["train"], x["train"])
         median = float(np.median(between[:SAMPLE, :SAMPLE])) or 1.0
-        to_validation = distances(p.kernel, x["validation"], x["train"])
+        to_validation = distances(KERNELS[p.kernel], x["validation"], x["train"])
         targets = y["train"] / scale, y["validation"] / scale
         best = _choose(p, median, between, to_validation, *targets)
     arrays = baseline.arrays() | {
         "kernel": p.kernel,
         "gamma": best.gamma,
         "alpha": best.alpha,
-        "descriptors": x["train"],
+        "descriptor": p.descriptor,
+        "descriptors": x["train"].values,
+        "sizes": x["train"].sizes,
         "coefficients": scale * best.coefficients,
     }
     save_arrays(out, "kernel_ridge", run, arrays)
@@ -214,13 +201,22 @@ class Predictor:
     def __init__(self, arrays: dict):
         """Args: what ``fit`` saved."""
         self.baseline = Baseline.from_arrays(arrays)
-        self.kernel, self.gamma = str(arrays["kernel"]), float(arrays["gamma"])
-        self.descriptors, self.coefficients = arrays["descriptors"], arrays["coefficients"]
+        self.power, self.gamma = KERNELS[str(arrays["kernel"])], float(arrays["gamma"])
+        self.descriptor = str(arrays.get("descriptor", "coulomb"))
+        values, sizes = arrays["descriptors"], arrays.get("sizes")
+        if sizes is None:  # files of earlier versions hold the padding: matrices of one size
+            sizes = np.full(len(values), round(np.sqrt(values.shape[1])))
+        self.training = Matrices(values.ravel(), sizes)
+        self.coefficients = arrays["coefficients"]
 
     def predict(self, structures: Structures, forces: bool) -> tuple[np.ndarray, None]:
-        """The property of B molecules, [B] float64."""
-        x = descriptors(structures, round(np.sqrt(self.descriptors.shape[1])))
-        similar = np.exp(-self.gamma * distances(self.kernel, x, self.descriptors))
+        """The property of B structures, [B] float64; crystals come with their cells.
+
+        Raises:
+            DataError: crystals for a model of molecules, or the other way round.
+        """
+        x = matrices(self.descriptor, structures)
+        similar = np.exp(-self.gamma * distances(self.power, x, self.training))
         return similar @ self.coefficients + self.baseline(structures), None
 
 

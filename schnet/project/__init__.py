@@ -172,7 +172,7 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
             _cell(project, name, row, column)
             for row in experiment["rows"]
             for column in experiment["columns"]
-            if not column.get("quoted") and not row.get("quoted")
+            if _is_computed(name, experiment, row, column)
         ]
     check_overrides(resolved["run"].get("model", {}), project.runs.values())
     declared = load_simulations(folder)
@@ -184,6 +184,16 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
         where = f"workflow/figures/{name}.yaml"
         check_figure(figure, where, project.experiments, declared)
     return project
+
+
+def _is_computed(name: str, experiment: dict, row: dict, column: dict) -> bool:
+    """Whether a cell has runs. Raises ConfigError where a row names a column that is not there."""
+    keys = [c["key"] for c in experiment["columns"]]
+    computed = row.get("columns", keys)
+    where = f"workflow/experiments/{name}.yaml: rows {row['key']}: columns"
+    for key in computed:
+        known_or_nearest(key, keys, "column", where)
+    return not column.get("quoted") and not row.get("quoted") and column["key"] in computed
 
 
 def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:

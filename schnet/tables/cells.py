@@ -161,7 +161,7 @@ def entries(project: Project, name: str) -> list[Entry]:
             key = (row["key"], column["key"])
             entry = Entry(*key, column.get("unit") or row.get("unit"))
             entry.extension = bool(row.get("extension"))
-            entry.quoted = key not in cells
+            entry.quoted = key not in cells and key in printed
             entry.comparable = not project.made_up
             entry.original = printed.get(key)
             if entry.unit is None and entry.original:
