@@ -96,7 +96,7 @@ def draw(project: Project, figure: dict):
     chosen = options(figure, OPTIONS)
     cells = _cells(project, figure)
     columns = chosen["columns"]
-    picture, axes = style.panels(len(cells), columns=columns, width=3.2, height=3.0)
+    picture, axes = style.panels(len(cells), columns=columns, width=3.4, height=3.2)
     frames = []
     for ax, (name, label, cell) in zip(axes, cells, strict=False):
         title = f"{chosen['labels'].get(cell.row, label)}, {cell.quantity}"
@@ -143,3 +143,4 @@ def _points(ax, shown: pd.DataFrame, numbers: dict[str, float], unit: str):
     ax.text(0.97, 0.03, text, ha="right", va="bottom", fontsize=8, transform=ax.transAxes)
     for axis in (ax.xaxis, ax.yaxis):
         style.log_axis(axis)
+    ax.tick_params(labelsize=6)
