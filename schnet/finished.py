@@ -16,6 +16,7 @@ class Finished:
         n_train: training structures.
         steps: gradient steps taken.
         seconds: time of the fit. memory_mb: largest resident memory.
+        threads: of the fit.
         engine: what computed the model. hardware: the processor or GPU that was used.
         digest: of the data set it was fitted to.
         sources: records of the upstream files: file, url, checksum_from, notes and more.
@@ -29,11 +30,17 @@ class Finished:
     steps: int | None
     seconds: float | None
     memory_mb: float | None
+    threads: int
     engine: str | None
     hardware: str
     digest: str
     sources: list[dict] = field(default_factory=list)
     notes: dict = field(default_factory=dict)
+
+    @property
+    def core_seconds(self) -> float:
+        """Seconds of the fit times its threads; on a GPU, seconds. 0 where they are not known."""
+        return (self.seconds or 0) * self.threads
 
     @classmethod
     def read(cls, run: Run) -> Finished | None:
@@ -55,6 +62,7 @@ class Finished:
             steps=result.get("steps"),
             seconds=result.get("seconds", result.get("training_seconds")),
             memory_mb=result.get("peak_memory_mb"),
+            threads=about.get("execution", {}).get("threads", 1),
             engine=result.get("engine"),
             hardware=_hardware(about),
             digest=data.get("digest", ""),

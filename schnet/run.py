@@ -35,6 +35,7 @@ GRADIENT_STEPS = (
     "learning_rate",
     "learning_rate_final",
     "sgdr_period",
+    "sgdr_cycles",
     "batch_size",
     "steps",
     "validation_interval",
@@ -102,6 +103,8 @@ class RunSpec:
         rho: ρ of Eq. 5. loss: ``paper`` (Eq. 5: mean of ρ ΔE² + Σ|ΔF|²/n), or ``tf_code``
             (half the batch sum of ρ ΔE² + Σ|ΔF|²).
         schedule: of the learning rate, see schnet.training.schedule.
+        sgdr_period: steps to the first restart of ``sgdr``. sgdr_cycles: that many cycles fill the
+            run, whatever sgdr_period says; or None.
         batch_size, steps, validation_interval (steps), validation_limit (structures).
         patience: steps without improvement after which training ends, or None.
         ema: decay of the average of the weights, 0 for none.
@@ -134,6 +137,7 @@ class RunSpec:
     learning_rate: float = 1e-3
     learning_rate_final: float = 1e-5
     sgdr_period: int = 50_000
+    sgdr_cycles: int | None = None
     batch_size: int = 32
     steps: int = 100_000
     validation_interval: int = 1000

@@ -17,6 +17,7 @@ from conftest import ROOT, copy_workflow, schnet, snakemake
 from schnet import figures
 from schnet.errors import ConfigError
 from schnet.figures import (
+    calibration,
     cost,
     dynamics,
     embedding_pca,
@@ -61,6 +62,9 @@ def write_run(run, error=0.1, spread=5.0, centre=0.0, with_model=False):
             group = h5.create_group(name)
             group["true"], group["predicted"], group["index"] = true, true + wrong, np.arange(60)
             group.attrs["unit"] = unit
+            if run.settings.forces:
+                group["forces_true"] = rng.normal(size=(120, 3))
+                group["forces_predicted"] = group["forces_true"] + error * rng.normal(size=(120, 3))
             worst = [{"id": "worst-one", "error": float(wrong[7])}]
             mae = float(np.abs(wrong).mean())
             measured = {"mae": mae, "rmse": 2 * mae, "n": 60, "unit": unit}
@@ -207,6 +211,40 @@ def test_accuracy_against_cost_counts_cores(complete, tmp_path):
     figure = complete.figures["accuracy_against_cost"] | {"options": {"columns": ["U00"]}}
     with pytest.raises(ConfigError, match="U0"):
         cost.draw(complete, figure)
+
+
+def test_bins_of_a_calibration_are_root_mean_squares():
+    spread = np.array([4.0, 1.0, 3.0, 0.0, 5.0])
+    error = np.array([-8.0, 3.0, 6.0, 4.0, 10.0])
+    table = calibration.binned(spread, error, 2)
+    assert list(table["n"]) == [3, 2]
+    assert list(table["spread"] ** 2) == pytest.approx([10 / 3, 41 / 2])
+    assert list(table["error"] ** 2) == pytest.approx([61 / 3, 164 / 2])
+    assert len(calibration.binned(spread, error, 9)) == 5
+    numbers = calibration.scalars(spread, error)
+    assert numbers["ratio"] == pytest.approx(np.sqrt(225 / 51))
+    # ranks 4 2 3 1 5 of spread and 4 1 3 2 5 of error: 1 - 6 · 2 / (5 · 24)
+    assert numbers["rank_correlation"] == pytest.approx(0.9)
+
+
+def test_calibration_of_a_committee(complete, tmp_path):
+    """Two members: mean and spread by hand from their predictions."""
+    data = drawn(complete, "calibration", tmp_path).set_index(["row", "column", "bin"])
+    cells = {(c.row, c.column): c for c in complete.cells["committee_md17"]}
+    errors = []
+    for run in cells["toluene", "committee_forces"].runs:
+        with h5py.File(run.predictions_file) as h5:
+            predicted, true = h5["test/forces_predicted"][:], h5["test/forces_true"][:]
+            errors.append((predicted - true).ravel())
+    mean, spread = (errors[0] + errors[1]) / 2, np.abs(errors[0] - errors[1]) / np.sqrt(2)
+    bins = data.loc["toluene", "committee_forces"]
+    assert bins["n"].sum() == len(mean) == 360 and (bins["members"] == 2).all()
+    ratio = np.sqrt((mean**2).mean() / (spread**2).mean())
+    assert bins["ratio"].to_numpy() == pytest.approx(ratio)
+    assert (bins["n"] * bins["error"] ** 2).sum() == pytest.approx((mean**2).sum())
+    assert bins["spread"].is_monotonic_increasing
+    assert set(bins["unit"]) == {"kcal/mol/Å"}
+    assert "Committees of 2 models" in figures.caption(complete, "calibration")
 
 
 def test_learning_curve_shows_errors_of_repeats_only(tmp_path):

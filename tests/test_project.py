@@ -205,6 +205,33 @@ def test_repeats_differ_in_seed_and_split_only():
     assert first.split != second.split and first.folder.parent == second.folder.parent
 
 
+@pytest.mark.parametrize(("scale", "count"), [("demo", 2), ("small", 3), ("paper", 4)])
+def test_members_of_a_committee_share_the_split_and_differ_in_seed(scale, count):
+    project = load_project({"scale": scale})
+    cells = {(c.row, c.column): c for c in project.cells["committee_md17"]}
+    members = cells["toluene", "committee_forces"].runs
+    assert [m.settings.seed for m in members] == list(range(count))
+    assert len({m.split for m in members}) == 1 and len({m.folder for m in members}) == count
+    settings = [m.settings.scientific() | {"seed": None} for m in members]
+    assert all(other == settings[0] for other in settings)
+    assert members[0] in project.runs_of("table_4")
+    assert all(cells["toluene", key].runs == members for key in ("single_energy", "single_forces"))
+
+
+def test_a_scale_without_committees_leaves_their_cells_empty(workflow):
+    path = workflow / "workflow/scales/demo.yaml"
+    scale = read_yaml(path)
+    del scale["committee"]
+    write_yaml(path, scale)
+    project = load_project({"scale": "demo"}, workflow)
+    assert not project.runs_of("committee_md17")
+    missing = {cell.missing for cell in project.cells["committee_md17"]}
+    assert missing == {"committees are not part of the scale demo"}
+    write_yaml(path, scale | {"committee": 1})
+    with pytest.raises(ConfigError, match=r"demo.yaml: committee: 1 is less than"):
+        load_project({"scale": "demo"}, workflow)
+
+
 # ---- scans ---------------------------------------------------------------------------------------
 def test_scan_of_any_setting(workflow):
     rows = [
@@ -372,6 +399,7 @@ def test_stated_settings_make_the_same_run():
         assert again.scientific() == run.settings.scientific()
         if run.settings.method == "neural":
             assert not {"tf32", "sgdr_period", "gradient_clipping"} & run.settings.stated().keys()
+            assert ("sgdr_cycles" in run.settings.stated()) == (run.settings.schedule == "sgdr")
 
 
 @pytest.mark.parametrize("key", ["split_seed", "repeat", "data", "split", "engine"])

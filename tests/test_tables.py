@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import h5py
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -14,7 +15,7 @@ from schnet import plan, provenance, report, tables
 from schnet.compare import compare
 from schnet.data import census
 from schnet.data.fetch import fetch_file
-from schnet.errors import ConfigError, SchNetError
+from schnet.errors import ConfigError, DataError, SchNetError
 from schnet.files import read_yaml, write_json, write_yaml
 from schnet.project import load_project
 from schnet.tables.writers import latex_text
@@ -187,6 +188,91 @@ def test_table_with_means_errors_units_and_missing_runs(workflow, tmp_path):
     content = json.loads((tmp_path / "rendered" / "table_1.json").read_text())
     cell = next(c for c in content["cells"] if c["row"] == "r2")
     assert cell["runs"] == [radius.path]
+
+
+def finish_member(run, energies, forces, index=(3, 5), seconds=2.0):
+    """A finished run with predictions of two structures, one and two atoms; true values are 0."""
+    result = {"steps": 10, "training_seconds": seconds}
+    finish(run, float(np.abs(energies).mean()), "kcal/mol", "energy", raw=9.0, result=result)
+    metrics = json.loads(run.metrics_file.read_text())
+    mae = float(np.abs(forces).mean())
+    metrics["parts"]["test"]["forces"] = {"mae": mae, "rmse": mae, "unit": "kcal/mol/Å", "n": 9}
+    write_json(run.metrics_file, metrics)
+    with h5py.File(run.predictions_file, "w") as h5:
+        group = h5.create_group("test")
+        group["index"] = index
+        for prefix, values in (("", energies), ("forces_", forces)):
+            group[f"{prefix}predicted"] = np.array(values, float)
+            group[f"{prefix}true"] = np.zeros_like(group[f"{prefix}predicted"])
+
+
+def test_a_committee_is_the_error_of_the_mean_prediction(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    a, b, c = runs_of(project, "committee_md17", "toluene", "committee_forces")
+    force = np.array([[3, 0, 0], [0, -3, 0], [0, 0, 6]])
+    finish_member(a, [1.0, -1.0], force)
+    finish_member(b, [2.0, 4.0], -force)
+    finish_member(c, [-3.0, 3.0], force, seconds=3.0)
+    markdown, _, cells = rendered(project, "committee_md17", tmp_path)
+    # mean predictions: (0, 2) for energies, a third of the force for forces
+    assert float(cells["toluene", "committee_energy"]["measured"]) == pytest.approx(1.0)
+    assert float(cells["toluene", "committee_forces"]["measured"]) == pytest.approx(4 / 9, abs=1e-6)
+    # single models: mean absolute errors 1, 3 and 3
+    single = cells["toluene", "single_energy"]
+    assert float(single["measured"]) == pytest.approx(7 / 3, abs=1e-5)
+    assert float(single["standard_error"]) == pytest.approx(2 / 3, abs=1e-5)
+    together = cells["toluene", "committee_energy"]
+    assert (together["standard_error"], together["raw_weights"], together["repeats"]) == (
+        "",
+        "",
+        "3",
+    )
+    assert "the mean of the predictions of 3 models that differ in seed alone" in markdown
+    assert "Core-seconds of training a whole committee: 7 for toluene" in markdown
+    assert "One run behind" not in markdown and "is of one run" not in markdown
+
+
+def test_a_committee_waits_for_all_its_members(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    a, b, _ = runs_of(project, "committee_md17", "toluene", "committee_forces")
+    finish_member(a, [1.0, -1.0], np.ones((3, 3)))
+    finish_member(b, [1.0, -1.0], np.ones((3, 3)))
+    _, _, cells = rendered(project, "committee_md17", tmp_path)
+    assert cells["toluene", "single_energy"]["measured"] == "1"
+    cell = cells["toluene", "committee_energy"]
+    assert (cell["measured"], cell["missing"]) == ("", "2 of 3 runs there")
+
+
+@pytest.mark.parametrize("damage", ["other structures", "no forces", "no file"])
+def test_predictions_that_make_no_committee_are_refused(workflow, tmp_path, damage):
+    project = open_project(workflow, tmp_path)
+    members = runs_of(project, "committee_md17", "toluene", "committee_forces")
+    for run in members:
+        finish_member(run, [1.0, -1.0], np.ones((3, 3)))
+    message = "no predictions of (energy|forces) for part 'test'; delete it to evaluate"
+    if damage == "other structures":
+        finish_member(members[2], [1.0, -1.0], np.ones((3, 3)), index=(3, 6))
+        message = "other structures in part 'test' than in .*members of a committee share a split"
+    elif damage == "no forces":
+        with h5py.File(members[2].predictions_file, "a") as h5:
+            del h5["test/forces_predicted"]
+    else:
+        members[2].predictions_file.unlink()
+    with pytest.raises(DataError, match=message) as error:
+        tables.make_table(project, "committee_md17")
+    assert str(members[2].predictions_file) in str(error.value)
+
+
+def test_printed_numbers_of_another_document_are_called_by_its_name(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    for run in project.runs_of("sgdr_qm9"):
+        finish(run, 0.02, {"U0": "eV", "mu": "Debye"}[run.settings.target])
+    markdown, _, cells = rendered(project, "sgdr_qm9", tmp_path)
+    header = line_of(markdown, "Property")
+    assert "slides" in header and "paper" not in header
+    assert (cells["U0", "sgdr"]["measured"], cells["U0", "sgdr"]["printed"]) == ("20", "9.5")
+    assert cells["mu_dipole", "sgdr"]["printed"] == "0.017"
+    assert cells["mu", "sgdr"]["printed"] == cells["U0", "usual"]["printed"] == ""
 
 
 def write_methods_table(workflow):
@@ -485,16 +571,17 @@ def test_plan_counts_runs_and_says_what_is_not_known(workflow, tmp_path, capsys)
     project = open_project(workflow, tmp_path, "paper")
     plan.show(project)
     out = capsys.readouterr().out
-    assert re.search(r"table_1 +38 +380,000,000 +unknown .*38 runs of \d kinds unknown", out)
+    assert re.search(r"table_1 +36 +360,000,000 +unknown .*36 runs of \d kinds unknown", out)
     assert "there are no finished runs" in out
     assert re.search(r"c20_dynamics +5 +77,500,000 +60.00", out)
     seconds = {"steps": 1000, "training_seconds": 36.0, "hardware": provenance.hardware()}
     run = runs_of(project, "table_1", "U0", "schnet")[0]
     finish(run, result=seconds)
-    # nine properties are sums, three runs of ten million steps each; Fig. 3 has one of them already
+    # nine properties are sums, three runs of ten million steps each; Fig. 3 and sgdr_qm9 have one
+    # of them each already
     plan.show(project)
     out = capsys.readouterr().out
-    assert re.search(r"table_1 +38 .* 2600.00 .*unknown", out)
+    assert re.search(r"table_1 +36 .* 2500.00 .*unknown", out)
     assert re.search(r"qm9 .*T=6 F= 64 sum +one property 0.03600 s", out)
     assert re.search(r"qm9 .*T=6 F= 64 dipole one property unknown", out)  # a kind of its own
 

@@ -431,6 +431,15 @@ def test_learning_rates(toy_run):
     sgdr = make_spec(toy_run | {"schedule": "sgdr", "sgdr_period": 100})
     assert learning_rate(sgdr, 0) == learning_rate(sgdr, 100) == learning_rate(sgdr, 300) == 1e-3
     assert learning_rate(sgdr, 99) < 2e-5 and learning_rate(sgdr, 200) == pytest.approx(5.05e-4)
+    # cycles of 1/7, 2/7 and 4/7 of the run, lengths that are no whole numbers of steps
+    cycles = make_spec(toy_run | {"schedule": "sgdr", "sgdr_cycles": 3, "steps": 700_001})
+    rates = np.array([learning_rate(cycles, step) for step in range(0, 700_001, 1000)])
+    assert list(np.flatnonzero(np.diff(rates) > 0)) == [100, 300]
+    assert learning_rate(cycles, 700_000) == pytest.approx(1e-5)
+    middle = [learning_rate(cycles, round(700_001 * k / 14)) for k in (1, 4, 10)]
+    assert middle == pytest.approx([5.05e-4] * 3, rel=1e-4)
+    whole = make_spec(toy_run | {"schedule": "sgdr", "sgdr_cycles": 4, "steps": 400})
+    assert learning_rate(whole, 80) == 1e-3  # the third cycle begins at 80 = 3 · 400 / 15
     with pytest.raises(ConfigError, match="none of exponential"):
         learning_rate(make_spec(toy_run | {"schedule": "cosine"}), 0)
 

@@ -23,10 +23,7 @@ COLUMNS += ["hardware"]
 
 
 def points(project: Project, figure: dict) -> pd.DataFrame:
-    """One row for each finished run of a cell, see COLUMNS.
-
-    Core-seconds are the seconds of the training times its threads: of a GPU, seconds.
-    """
+    """One row for each finished run of a cell, see COLUMNS and `Finished.core_seconds`."""
     wanted = options(figure, OPTIONS)["columns"]
     out = []
     experiments = experiments_of(project, figure)
@@ -45,7 +42,6 @@ def points(project: Project, figure: dict) -> pd.DataFrame:
                 finished = Finished.of(about)
                 values = metrics["parts"][cell.part][cell.quantity]
                 unit = cell.unit or values["unit"]
-                threads = about.get("execution", {}).get("threads", 1)
                 out.append(
                     {
                         "experiment": name,
@@ -55,7 +51,7 @@ def points(project: Project, figure: dict) -> pd.DataFrame:
                         "run": run.path,
                         "mae": values["mae"] * factor(values["unit"], unit),
                         "unit": unit,
-                        "core_seconds": (finished.seconds or 0) * threads,
+                        "core_seconds": finished.core_seconds,
                         "steps": finished.steps,
                         "hardware": finished.hardware,
                     }

@@ -43,7 +43,11 @@ __all__ = ["Cell", "Project", "load_project"]
 
 @dataclass
 class Cell:
-    """One cell of a table: the runs it averages over, and what to read from their metrics."""
+    """One cell of a table: the runs it averages over, and what to read from their metrics.
+
+    ``committee`` is "" where the runs are repeats. Of runs that share a split it is "members" for
+    the mean of their errors, and "mean" for the error of the mean of their predictions.
+    """
 
     row: str
     column: str
@@ -52,6 +56,7 @@ class Cell:
     unit: str | None
     runs: list[Run] = field(default_factory=list)
     missing: str = ""
+    committee: str = ""
 
 
 @dataclass
@@ -231,9 +236,16 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
     spec = replace(spec, model=own_hyperparameters(spec))
 
     cell = Cell(row["key"], column["key"], quantity, column.get("part", "test"), unit)
+    cell.committee = column.get("committee", "")
     cell.missing = _why_missing(project, dataset, nominal, size)
-    if not cell.missing:
-        spec = replace(spec, n_train=size)
+    if cell.committee and "committee" not in project.scale:
+        cell.missing = f"committees are not part of the scale {project.config['scale']}"
+    if cell.missing:
+        return cell
+    spec = replace(spec, n_train=size)
+    if cell.committee:
+        cell.runs = _members(project, spec)
+    else:
         wanted = min(experiment.get("repeats", 1), _repeats(project))
         cell.runs = [_run(project, spec, repeat) for repeat in range(wanted)]
     return cell
@@ -248,6 +260,15 @@ def _why_missing(project: Project, dataset: str, nominal: int, size: int | None)
 
 def _repeats(project: Project) -> int:
     return project.config["repeats"] or project.scale["repeats"]
+
+
+def _members(project: Project, spec: RunSpec) -> list[Run]:
+    """The runs of a committee: first repeats of several seeds, which share the first split.
+
+    So what tests one of them was seen by none of them; repeats have splits of their own.
+    """
+    seeds = range(spec.seed, spec.seed + project.scale["committee"])
+    return [_run(project, replace(spec, seed=seed), 0) for seed in seeds]
 
 
 def _run(project: Project, spec: RunSpec, repeat: int) -> Run:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from schnet.committee import read_committee
 from schnet.errors import ConfigError
 from schnet.finished import Finished
 from schnet.project import Cell, Project
@@ -74,6 +75,7 @@ class Entry:
         raw: mean over repeats with the weights of the last steps, where the model is their average.
         data: beginnings of the digests of the data behind it, joined by '+'.
         comparable: whether measured and printed values may be compared.
+        committee: whether it is the error of the mean prediction of its runs.
     """
 
     row: str
@@ -91,6 +93,7 @@ class Entry:
     raw: float | None = None
     data: str = ""
     comparable: bool = True
+    committee: bool = False
 
     @property
     def printed_text(self) -> str:
@@ -149,6 +152,7 @@ def entries(project: Project, name: str) -> list[Entry]:
     Raises:
         ConfigError: metrics without what a cell asks for, or a printed number in a unit of
             another quantity.
+        DataError: predictions of a committee that do not belong together.
     """
     experiment = project.experiments[name]
     file = experiment.get("published")
@@ -211,6 +215,20 @@ def _measure(entry: Entry, cell: Cell):
         entry.error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
     if raw:
         entry.raw = float(np.mean(raw))
+    if cell.committee == "mean":
+        _measure_mean(entry, cell)
+
+
+def _measure_mean(entry: Entry, cell: Cell):
+    """The error of the committee in place of those of its members, once all of them are there."""
+    entry.committee = True
+    entry.measured = entry.error = entry.raw = None
+    if len(entry.runs) < len(cell.runs) or not cell.runs:
+        entry.repeats = 0
+        return
+    committee = read_committee(cell.runs, cell.part, cell.quantity)
+    mae = float(np.abs(committee.error).mean())
+    entry.measured = mae * factor(committee.unit, entry.unit or committee.unit)
 
 
 def _metric(metrics: dict, cell: Cell, run: Run) -> dict:

@@ -65,7 +65,8 @@ def grid(project: Project, name: str, cells: list[Entry]) -> tuple[list[str], li
     if with_unit:
         header.append("Unit")
     for column in columns:
-        header += _titles(column, column["key"] in compared, differences)
+        printed_in = experiment.get("printed_in", "paper") if column["key"] in compared else ""
+        header += _titles(column, printed_in, differences)
     rows = []
     for row in experiment["rows"]:
         here = [by_key[row["key"], column["key"]] for column in columns]
@@ -96,16 +97,21 @@ def _unit_of_row(columns: list[dict], cells: list[Entry]) -> str:
     return next((unit for unit in units if unit), "")
 
 
-def _titles(column: dict, compared: bool, differences: bool) -> list[str]:
-    """The headers of one column of an experiment."""
+def _titles(column: dict, printed_in: str, differences: bool) -> list[str]:
+    """The headers of one column of an experiment.
+
+    Args:
+        printed_in: what printed numbers stand beside the measured ones; empty: none.
+        differences: whether their differences are shown.
+    """
     title = ", ".join(filter(None, (column.get("group"), column["label"])))
     if column.get("unit"):
         title += f" ({column['unit']})"
     if column.get("quoted"):
         return [f"{title}, quoted"]
     titles = [f"{title}, here"]
-    if compared:
-        titles.append("paper")
+    if printed_in:
+        titles.append(printed_in)
         if differences:
             titles.append("difference")
     return titles

@@ -36,6 +36,7 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     used = {f.protocol for f in finished}
     notes += [text for protocol, text in PROTOCOLS.items() if protocol in used]
     notes += _repeats(cells)
+    notes += _committees(cells)
     notes += _verified(runs)
     notes += _approximate(project, cells)
     notes += _of_experiment(project.experiments[name])
@@ -106,6 +107,27 @@ def _repeats(cells: list[Entry]) -> list[str]:
     if set(measured) == {1}:
         return ["One run behind every measured value: no standard error."]
     return ["A measured value without ± is of one run: no standard error."]
+
+
+def _committees(cells: list[Entry]) -> list[str]:
+    """What a committee is, and what the trainings of its members took."""
+    there = {cell.row: cell for cell in cells if cell.committee and cell.measured is not None}
+    if not there:
+        return []
+    members = max(cell.repeats for cell in there.values())
+    costs = [f"{_core_seconds(cell.runs):.3g} for {row}" for row, cell in there.items()]
+    return [
+        f"Committee: the mean of the predictions of {members} models that differ in seed alone and "
+        "share the split; one value, no standard error.",
+        f"Core-seconds of training a whole committee: {', '.join(costs)}; it predicts at "
+        f"{members} times the cost of one model.",
+    ]
+
+
+def _core_seconds(runs: list[Run]) -> float:
+    """Of the trainings of several runs together."""
+    finished = (Finished.read(run) for run in runs)
+    return sum(f.core_seconds for f in finished if f is not None)
 
 
 def _verified(runs: list[Run]) -> list[str]:

@@ -148,6 +148,13 @@ def published(wildcards):
     return [f"workflow/published/{file}"] if file else []
 
 
+def committee_predictions(wildcards):
+    """Predictions of the members of a table's committees."""
+    cells = (c for c in PROJECT.cells[wildcards.table] if c.committee == "mean")
+    runs = (run for cell in cells for run in cell.runs)
+    return list(dict.fromkeys(str(run.predictions_file) for run in runs))
+
+
 def figure_inputs(wildcards):
     """What a figure is drawn from; history.csv is written together with run.yaml."""
     files = [str(f) for f in figures.files_read(PROJECT, wildcards.figure)]

@@ -1,4 +1,4 @@
-# Tables from the metrics of their runs and workflow/published, nothing else.
+# Tables from the metrics of their runs, predictions of committees and workflow/published, nothing else.
 
 
 rule table:
@@ -7,6 +7,7 @@ rule table:
         experiment="workflow/experiments/{table}.yaml",
         published=published,
         metrics=lambda w: run_files([w.table], "metrics.json"),
+        predictions=committee_predictions,
     output:
         csv=f"{RESULTS}/tables/{{table}}.csv",
         md=f"{RESULTS}/tables/{{table}}.md",
