@@ -105,7 +105,7 @@ def _titles(column: dict, compared: bool, differences: bool) -> list[str]:
         return [f"{title}, quoted"]
     titles = [f"{title}, here"]
     if compared:
-        titles.append("paper")
+        titles.append("printed")
         if differences:
             titles.append("difference")
     return titles
