@@ -65,10 +65,16 @@ def made_how(store: Store) -> str:
     return "; ".join(dict.fromkeys(text.removeprefix(f"{MADE_HERE}: ") for text in made))
 
 
-def full_title(store: Store) -> str:
-    """The name of a data set; of data that stand in for it, also how they were made."""
-    how = made_how(store)
-    return f"{how}, in place of {store.title}" if how else store.title
+def full_title(store: Store, title: str | None = None, separator: str = " ") -> str:
+    """The name of a data set; of data that stand in for it, first how they were made.
+
+    Args:
+        store: the data set.
+        title: a name in place of its own.
+        separator: between the two parts.
+    """
+    how, title = made_how(store), title or store.title
+    return f"{how},{separator}in place of {title}" if how else title
 
 
 def _print_origin(store: Store) -> None:

@@ -10,7 +10,7 @@ from schnet.data.describe import (
     Distribution,
     distribution,
     draw_distribution,
-    made_how,
+    full_title,
 )
 from schnet.data.store import Store
 from schnet.figures import style
@@ -47,9 +47,9 @@ def draw(project, figure: dict):
     picture, axes = style.panels(count, columns=columns, width=2.4, height=1.9)
     frames = []
     for k, (name, store) in enumerate(there.items()):
-        title = chosen["labels"].get(name, store.title)
+        title = full_title(store, chosen["labels"].get(name), "\n")
         frames += _pair(axes[2 * k], axes[2 * k + 1], name, store, chosen["bins"])
-        axes[2 * k].set_title("\n".join(filter(None, [title, made_how(store)])), fontsize=6)
+        axes[2 * k].set_title(title, fontsize=6)
     columns_text = "dataset,property,axis,low,high,count,unit,mean,standard_deviation\n"
     return picture, pd.concat(frames).to_csv(index=False) if frames else columns_text
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from ase.data import chemical_symbols
 
-from schnet.data.describe import draw_structure, made_how
+from schnet.data.describe import draw_structure, full_title
 from schnet.data.store import Store, Structure
 from schnet.figures import style
 from schnet.figures.results import DATA, left_out, options, stores
@@ -28,10 +28,9 @@ def draw(project, figure: dict):
     frames = []
     for ax, (name, store) in zip(axes, there.items(), strict=False):
         structure = store.structure(0)
-        draw_structure(ax, structure, fontsize=4)
-        title = chosen["labels"].get(name, store.title)
-        lines = [f"{title}, {structure.id}", made_how(store)]
-        ax.set_title("\n".join(filter(None, lines)), fontsize=6)
+        draw_structure(ax, structure, fontsize=5)
+        title = full_title(store, chosen["labels"].get(name), "\n")
+        ax.set_title(f"{title}\n{structure.id}", fontsize=6)
         frames.append(_atoms(name, store, structure))
     columns = "dataset,structure,element,x,y,z,unit,force_x,force_y,force_z,force_unit\n"
     return picture, pd.concat(frames).to_csv(index=False) if frames else columns
@@ -39,7 +38,7 @@ def draw(project, figure: dict):
 
 def _atoms(name: str, store: Store, structure: Structure) -> pd.DataFrame:
     """Positions in Å and forces of all atoms; no force where the data set has none."""
-    about = {"dataset": name, "structure": structure.id}
+    about: dict = {"dataset": name, "structure": structure.id}
     about["element"] = [chemical_symbols[z] for z in structure.atomic_numbers]
     about |= dict(zip("xyz", structure.positions.T, strict=True)) | {"unit": "Å"}
     forces = structure.properties.get("forces", np.full(structure.positions.shape, np.nan))

@@ -16,6 +16,7 @@ from schnet.run import RunSpec
 from schnet.units import factor
 
 READS = ("metrics_file",)
+INSIDE = 8  # curves whose legend has room in a panel
 OPTIONS = {
     "x_label": "training structures N",
     "y_label": "mean absolute error",
@@ -156,9 +157,14 @@ def draw(project, figure: dict):
     chosen = options(figure, OPTIONS)
     data = points(project, figure)
     units = list(data[data["mae"].notna()]["unit"].unique())
-    picture, axes = style.panels(len(units), columns=2, width=4.8, height=3.5)
+    most = int(data.groupby("unit")["label"].nunique().max()) if units else 0
+    beside = most > INSIDE
+    width, height = (7.5, max(3.5, 0.2 * most)) if beside else (4.8, 3.5)
+    picture, axes = style.panels(len(units), columns=2, width=width, height=height)
     for ax, unit in zip(axes, units, strict=False):
         _panel(ax, data[data["unit"] == unit], data["model"].iloc[0], project.made_up)
+        outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if beside else {}
+        ax.legend(handlelength=3.5, labelspacing=0.6, fontsize=8, **outside)
         ax.set_xlabel(chosen["x_label"])
         ax.set_ylabel(f"{chosen['y_label']} / {style.unit_text(unit)}")
     return picture, data.to_csv(index=False)
@@ -195,6 +201,3 @@ def _panel(ax, data: pd.DataFrame, usual: str, made_up: bool):
     style.log_axis(ax.yaxis)
     ax.set_xticks(sorted(ticks), [f"{n:,}" for n in sorted(ticks)])
     ax.xaxis.minorticks_off()
-    many = data["label"].nunique() > 8
-    outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if many else {}
-    ax.legend(handlelength=3.5, labelspacing=0.6, fontsize=8, **outside)
