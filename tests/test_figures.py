@@ -1,6 +1,7 @@
 """Declared figures: drawn from runs as they lie on disk, refused when a declaration is wrong."""
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, copy_workflow, schnet, snakemake
+from conftest import ROOT, copy_workflow, schnet, snakemake, write_molecules
 
 from schnet import figures
+from schnet.data.store import Store
 from schnet.errors import ConfigError
 from schnet.figures import (
     calibration,
@@ -37,7 +39,15 @@ GROUPS = [(3, 11, 19), (4, 12, 20), (9, 17, 35)]  # Li Na K, Be Mg Ca, F Cl Br
 
 
 def demo(folder, **config):
-    return load_project({"scale": "demo", "results_dir": str(folder / "results"), **config})
+    folders = {"results_dir": str(folder / "results"), "data_dir": str(folder / "data")}
+    return load_project({"scale": "demo", **folders, **config})
+
+
+def write_data(project, *left_out):
+    """Small converted data sets in place of those that the project's runs need."""
+    project.data.mkdir(parents=True)
+    for name in set(project.datasets()) - set(left_out):
+        write_molecules(project.data_file(name), 12, name=name)
 
 
 def unit_of(run):
@@ -69,7 +79,7 @@ def write_run(run, error=0.1, spread=5.0, centre=0.0, with_model=False):
             mae = float(np.abs(wrong).mean())
             measured = {"mae": mae, "rmse": 2 * mae, "n": 60, "unit": unit}
             parts[name] = {target: measured | {"largest": worst}}
-            if run.settings.forces:
+            if not run.dataset.startswith(("qm9", "materials")):  # all others have forces
                 parts[name]["forces"] = measured | {"unit": f"{unit}/Å"}
     write_json(run.metrics_file, {"target": target, "parts": parts})
     result = {"steps": 30, "seconds": 1 + rng.uniform()}
@@ -142,6 +152,7 @@ def complete(tmp_path_factory):
     for jobs in project.simulations.values():
         for job in jobs:
             write_simulation(job)
+    write_data(project)
     return project
 
 
@@ -163,6 +174,7 @@ def test_every_figure_from_some_runs(name, tmp_path):
         write_run(project.runs[path], with_model=path in with_models)
     for jobs in project.simulations.values():
         write_simulation(jobs[0])
+    write_data(project, "qm9", "iso17")
     data = drawn(project, name, tmp_path)
     assert len(data)
     if "run" in data:
@@ -173,7 +185,7 @@ def test_every_figure_from_some_runs(name, tmp_path):
 def test_every_figure_without_runs(name, tmp_path, caplog):
     data = drawn(demo(tmp_path), name, tmp_path)
     assert f"{name}: nothing that it is drawn from is there at the scale demo" in caplog.text
-    for column in {"mae", "count", "loss", "predicted"} & set(data):
+    for column in {"mae", "count", "loss", "predicted", "x"} & set(data):
         assert data[column].isna().all()
 
 
@@ -252,8 +264,7 @@ def test_learning_curve_shows_errors_of_repeats_only(tmp_path):
     runs = project.runs_of("table_2")
     for k, run in enumerate(runs):
         write_run(run, error=0.1 * (k + 1))
-    options = {"curve": "row"}
-    figure = {"kind": "learning_curve", "experiments": ["table_2"], "options": options}
+    figure = {"kind": "learning_curve", "experiments": ["table_2"]}
     data = learning_curve.points(project, figure).set_index("n_train")
     for n, point in data.iterrows():
         measured = [r.metrics()["parts"]["test"] for r in runs if r.n_train == n]
@@ -270,6 +281,31 @@ def test_learning_curve_shows_errors_of_repeats_only(tmp_path):
     assert not picture.axes[0].containers
     assert pd.read_csv(io.StringIO(text))["standard_error"].isna().all()
     assert "no error bars" in learning_curve.note(single, figure)
+
+
+def test_learning_curves_join_what_differs_in_size_alone(complete):
+    """Tables III and IV: molecules in rows; sizes and kinds of training in columns."""
+    figure = {"kind": "learning_curve", "experiments": ["table_3", "table_4"]}
+    data = learning_curve.points(complete, figure)
+    for _, curve in data.groupby(["experiment", "curve"]):
+        assert curve["paper_n"].is_unique
+    both = data[data["label"] == "Toluene, SchNet, energy+forces"]
+    for unit in ("kcal/mol", "kcal/mol/Å"):
+        assert set(both[both["unit"] == unit]["n_train"]) == {100, 300}
+    picture, _ = learning_curve.draw(complete, figure)
+    units = [ax.get_ylabel().rpartition(" / ")[0] for ax in picture.axes]
+    assert units == ["mean absolute error"] * 2
+    assert {ax.get_ylabel().split(" / ", 1)[1] for ax in picture.axes} == {"kcal/mol", "kcal/mol/Å"}
+
+
+def test_learning_curves_keep_other_settings_apart(complete):
+    figure = {"kind": "learning_curve", "experiments": ["table_4_larger"]}
+    data = learning_curve.points(complete, figure)
+    assert not data.duplicated(["curve"]).any()
+    figure["experiments"] = ["table_2"]
+    figure["options"] = {"labels": {"schnet": "SchNet"}}
+    data = learning_curve.points(complete, figure)
+    assert set(data["label"]) == {"SchNet"} and set(data["n_train"]) == {100, 240}
 
 
 def hollow(picture):
@@ -375,6 +411,67 @@ def test_training_curves_are_named_by_what_differs(complete, tmp_path):
     }
 
 
+def test_distributions_of_data_are_those_of_the_store(complete, tmp_path):
+    data = drawn(complete, "data_distributions", tmp_path)
+    assert set(data["dataset"]) == set(complete.datasets())
+    store = Store(complete.data_file("c20"))
+    with store.open() as h5:
+        forces, energy = h5["properties/forces"][:], h5["properties/energy"][:]
+    drawn_forces = data[(data["dataset"] == "c20") & (data["property"] == "forces")]
+    for k, axis in enumerate("xyz"):
+        bins = drawn_forces[drawn_forces["axis"] == axis]
+        edges = [*bins["low"], bins["high"].iloc[-1]]
+        assert bins["count"].tolist() == np.histogram(forces[:, k], edges)[0].tolist()
+        assert bins["mean"].iloc[0] == pytest.approx(forces[:, k].mean())
+        assert bins["standard_deviation"].iloc[0] == pytest.approx(forces[:, k].std())
+    of_energy = data[(data["dataset"] == "c20") & (data["property"] == "energy")]
+    assert of_energy["count"].sum() == len(energy)
+
+
+def test_example_structures_are_those_of_the_store(complete, tmp_path):
+    data = drawn(complete, "example_structures", tmp_path)
+    structure = Store(complete.data_file("iso17")).structure(0)
+    atoms = data[data["dataset"] == "iso17"]
+    assert atoms[["x", "y", "z"]].to_numpy() == pytest.approx(structure.positions)
+    forces = atoms[["force_x", "force_y", "force_z"]].to_numpy()
+    assert forces == pytest.approx(structure.properties["forces"])
+
+
+def test_a_figure_of_data_depends_on_data_that_runs_need_alone(workflow):
+    project = load_project({"scale": "demo"}, workflow)
+    read = figures.files_read(project, "data_distributions")
+    assert set(read) == {project.data_file(name) for name in project.datasets()}
+    assert "No run at this scale needs" in figures.caption(project, "data_distributions")
+    declare_data(workflow, ["md17_ethanol", "md17_azobenzene"])
+    done = snakemake("-n", "mine", cwd=workflow)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (inputs,) = re.findall(r"rule figure:\n    input: (.*)\n", done.stdout)
+    assert inputs == "results/demo/config.json, data/demo/md17_ethanol.h5"
+    assert "rule convert:" in done.stdout and "rule train:" not in done.stdout
+
+
+def declare_data(folder, datasets, **changes):
+    """A figure called mine that draws from data sets."""
+    figure = {"title": "Mine", "kind": "data_distributions", "caption": "Data."}
+    text = yaml.safe_dump(figure | {"datasets": datasets} | changes)
+    (folder / "workflow" / "figures" / "mine.yaml").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "changes", "message"),
+    [
+        (["qm8"], {}, "datasets: no data set 'qm8'; did you mean 'qm9'"),
+        (["qm9"], {"kind": "learning_curve"}, "learning_curve draws from experiments:"),
+        (["qm9"], {"options": {"labels": {"qm8": "x"}}}, "labels: .*did you mean 'qm9'"),
+        ([], {}, "datasets"),
+    ],
+)
+def test_a_wrong_figure_of_data_is_refused(workflow, datasets, changes, message):
+    declare_data(workflow, datasets, **changes)
+    with pytest.raises(ConfigError, match=rf"figures/mine.yaml.*{message}"):
+        load_project({"scale": "demo"}, workflow)
+
+
 @pytest.fixture
 def workflow(tmp_path):
     return copy_workflow(tmp_path)
@@ -399,6 +496,7 @@ def declare(folder, name, **changes):
         ({"experiments": ["table_22"]}, "experiments", "'table_2'"),
         ({"experiments": "al"}, "experiments", "'all'"),
         ({"kind": "dynamics"}, "dynamics", "draws from simulation:"),
+        ({"kind": "data_distributions"}, "data_distributions", "draws from datasets:"),
         ({"options": {"x_lable": "N"}}, "options", "'x_label'"),
         ({"options": {"x_label": 3}}, "x_label", "should be like"),
         ({"options": {"labels": {"schnett": "SchNet"}}}, "labels", "'schnet'"),

@@ -526,3 +526,20 @@ def test_a_figure_draws_from_what_its_kind_reads(workflow):
     write_yaml(path, figure | {"experiments": ["table_5"]})
     with pytest.raises(ConfigError, match="normal_modes draws from simulation:"):
         load_project({"scale": "demo"}, workflow)
+
+
+def test_the_fully_connected_baseline_sees_one_epoch_of_10_000_structures():
+    specs = {
+        s: load_project({"scale": s}).runs_of("baseline_fully_connected") for s in ("demo", "paper")
+    }
+    for runs in specs.values():
+        settings = {(r.settings.steps, r.settings.batch_size, r.settings.ema) for r in runs}
+        assert settings == {(10_000 // 32, 32, 0.0)}
+    assert {run.n_train for run in specs["paper"]} == {10_000}
+    assert len({run.dataset for run in specs["paper"]}) == 12  # QM9, ISO17, ten of MD17
+    assert {run.dataset for run in specs["demo"]} == {"qm9", "iso17", "md17_ethanol"}
+    for run in specs["paper"]:
+        assert run.settings.forces is None or run.settings.rho == 0  # on forces alone
+    cells = load_project({"scale": "demo"}).cells["baseline_fully_connected"]
+    missing = {cell.missing for cell in cells if not cell.runs}
+    assert missing == {"N = 10,000 is not part of the scale demo"}

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 
+from schnet.data.fetch import MADE_HERE
 from schnet.data.store import Store, Structure
 from schnet.errors import DataError, first_line
 from schnet.files import atomic
 from schnet.units import factor
 
-CHUNK = 50_000  # values read at a time
-SAMPLE = 200_000  # values drawn at most
-BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#888888"
+CHUNK = 50_000  # rows read at a time
+SAMPLE = 200_000  # rows drawn at most
+BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#888888"
+COLOURS = (BLUE, VERMILLION, GREEN)
+RADIUS = 0.45  # of a drawn atom, in parts of its covalent radius
+LONGEST_ARROW = 1.2  # Å
 
 
 class Distribution(NamedTuple):
@@ -28,20 +33,48 @@ class Distribution(NamedTuple):
     sample: np.ndarray
 
 
-def _distribution(dataset) -> Distribution:
-    """Read in pieces; mean and variance are merged as in Chan, Golub & LeVeque (1979)."""
+def distribution(dataset, component: int | None = None) -> Distribution:
+    """The distribution of the values of a property.
+
+    Read in pieces; mean and variance are merged as in Chan, Golub & LeVeque (1979).
+
+    Args:
+        dataset: of an open store, [M] or [N, 3].
+        component: of vectors, 0 to 2; None: all components together.
+    """
     n, mean, squares, low, high = 0, 0.0, 0.0, np.inf, -np.inf
     sample = []
-    step = max(1, len(dataset) // SAMPLE)
+    step = -(-len(dataset) // SAMPLE)
     for at in range(0, len(dataset), CHUNK):
-        x = dataset[at : at + CHUNK].ravel()
+        rows = dataset[at : at + CHUNK]
+        if component is not None:
+            rows = rows[:, component]
+        x = rows.ravel()
         delta = x.mean() - mean
         squares += ((x - x.mean()) ** 2).sum() + delta**2 * n * len(x) / (n + len(x))
         mean += delta * len(x) / (n + len(x))
         n += len(x)
         low, high = min(low, x.min()), max(high, x.max())
-        sample.append(x[::step])
+        sample.append(rows[-at % step :: step].ravel())
     return Distribution(low, high, mean, float(np.sqrt(squares / n)), np.concatenate(sample))
+
+
+def made_how(store: Store) -> str:
+    """How data were made that stand in for upstream's; empty for upstream's own."""
+    made = (s["url"] for s in store.sources if s.get("checksum_from") == MADE_HERE)
+    return "; ".join(dict.fromkeys(text.removeprefix(f"{MADE_HERE}: ") for text in made))
+
+
+def full_title(store: Store, title: str | None = None, separator: str = " ") -> str:
+    """The name of a data set; of data that stand in for it, first how they were made.
+
+    Args:
+        store: the data set.
+        title: a name in place of its own.
+        separator: between the two parts.
+    """
+    how, title = made_how(store), title or store.title
+    return f"{how},{separator}in place of {title}" if how else title
 
 
 def _print_origin(store: Store) -> None:
@@ -76,20 +109,19 @@ def _print_contents(store: Store) -> None:
         print(f"every atom has a neighbour within {store.cutoff} Å")
 
 
-def _print_properties(store: Store) -> dict[str, np.ndarray]:
-    """Units and ranges of all properties; returns samples to draw."""
+def _print_properties(store: Store) -> dict[str, Distribution]:
+    """Units and ranges of all properties; returns their distributions."""
     columns = ("minimum", "maximum", "mean")
     heads = " ".join(f"{head:>14}" for head in columns)
     print(f"{'property':28} {'unit':12} {heads} {'std':>12}")
-    samples = {}
+    found = {}
     with store.open() as h5:
         for name, p in store.properties.items():
-            d = _distribution(h5[f"properties/{name}"])
+            d = found[name] = distribution(h5[f"properties/{name}"])
             flag = "  (approximation)" if p.approximate else ""
             values = " ".join(f"{value:14.6g}" for value in (d.minimum, d.maximum, d.mean))
             print(f"{name:28} {p.unit:12} {values} {d.deviation:12.4g}{flag}")
-            samples[name] = d.sample
-    return samples
+    return found
 
 
 def describe(path, picture=None) -> None:
@@ -105,14 +137,14 @@ def describe(path, picture=None) -> None:
     store = Store(path)
     counts = np.diff(store.offsets)
     print(
-        f"{store.title}: {len(store):,} structures, {counts.sum():,} atoms, "
+        f"{full_title(store)}: {len(store):,} structures, {counts.sum():,} atoms, "
         f"{counts.min()}–{counts.max()} atoms each (mean {counts.mean():.1f})"
     )
     _print_origin(store)
     _print_contents(store)
-    samples = _print_properties(store)
+    distributions = _print_properties(store)
     if picture:
-        _draw_distributions(store, samples, picture)
+        _draw_distributions(store, distributions, picture)
 
 
 def _pyplot():
@@ -125,55 +157,139 @@ def _pyplot():
     return matplotlib.pyplot
 
 
-def _draw_distributions(store: Store, samples: dict[str, np.ndarray], picture) -> None:
+def draw_distribution(
+    ax, found: dict[str, Distribution], name: str, unit: str, bins: int = 80
+) -> list[np.ndarray]:
+    """Histograms of one or several distributions over common bins, from their samples.
+
+    Far from zero the values are drawn from their mean, for short numbers at the ticks.
+
+    Args:
+        ax: of matplotlib.
+        found: by what the legend calls them; a single one has no legend.
+        name, unit: of the property.
+        bins: how many.
+
+    Returns:
+        The edges of the bins [bins + 1] in the unit, and for every distribution its counts [bins].
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    samples = {label: d.sample for label, d in found.items()}
+    low, high = min(d.minimum for d in found.values()), max(d.maximum for d in found.values())
+    middle = float(np.mean([d.mean for d in found.values()]))
+    far = abs(middle) > 3 * (high - low) > 0
+    origin = middle if far else 0.0
+    edges = np.histogram_bin_edges([], bins, (low, high))
+    counts = []
+    for (label, sample), colour in zip(samples.items(), COLOURS, strict=False):
+        counts.append(np.histogram(sample, edges)[0])
+        if len(samples) == 1:
+            ax.stairs(counts[-1], edges - origin, fill=True, color=colour)
+        else:
+            ax.stairs(counts[-1], edges - origin, color=colour, lw=1.2, label=label)
+    if len(samples) > 1:
+        ax.legend(fontsize=6, frameon=False)
+    text = f"{name} − mean" if far else name
+    ax.set_xlabel(f"{text} / {unit}", fontsize=7)
+    ax.set_ylabel("values per bin", fontsize=7)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.yaxis.set_major_locator(MaxNLocator(4))
+    ax.tick_params(labelsize=6)
+    return [edges, *counts]
+
+
+def _draw_distributions(store: Store, found: dict[str, Distribution], picture) -> None:
     """One histogram per property."""
     plt = _pyplot()
-    columns = min(4, len(samples))
-    rows = -(-len(samples) // columns)
-    size = (2.8 * columns, 2.1 * rows)
+    columns = min(4, len(found))
+    rows = -(-len(found) // columns)
+    size = (max(4, 2.8 * columns), 2.1 * rows + 0.4)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
-    for ax, (name, x) in zip(axes.flat, samples.items(), strict=False):
-        ax.hist(x, bins=80, color=BLUE)
-        ax.set_xlabel(f"{name} / {store.properties[name].unit}", fontsize=8)
-        ax.tick_params(labelsize=6)
-    for ax in list(axes.flat)[len(samples) :]:
+    for ax, (name, d) in zip(axes.flat, found.items(), strict=False):
+        draw_distribution(ax, {name: d}, name, store.properties[name].unit)
+    for ax in list(axes.flat)[len(found) :]:
         ax.set_visible(False)
-    figure.suptitle(f"{store.title}: {len(store):,} structures", fontsize=9)
+    title = f"{full_title(store)} ({len(store):,} structures)"
+    figure.suptitle(fill(title, int(14 * size[0])), fontsize=9)
     with atomic(picture) as temporary:
         figure.savefig(temporary, dpi=150)
     plt.close(figure)
 
 
-def _draw_atoms(ax, structure: Structure) -> None:
-    """Atoms in element colours with their symbols, bonds between those that are close."""
-    r, z = structure.positions, structure.atomic_numbers
+def _view(structure: Structure) -> np.ndarray:
+    """Rotation [3, 3] whose rows are right, up and towards the viewer.
+
+    A molecule is seen along its thinnest direction, a crystal along its third axis, both tilted.
+    """
+    axes = np.eye(3)
+    if structure.cell is None:
+        _, _, axes = np.linalg.svd(structure.positions - structure.positions.mean(0))
+        axes[2] *= np.linalg.det(axes)  # no mirror image
+    a, b = np.radians([-20.0, 15.0])
+    tilt = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    turn = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    return turn @ tilt @ axes
+
+
+def draw_structure(ax, structure: Structure, fontsize: float = 7) -> None:
+    """Draw a structure in parallel projection: atoms, bonds, cell edges and forces as arrows.
+
+    Args:
+        ax: of matplotlib, two-dimensional; its frame is removed.
+        structure: forces are its property of that name, where it has one that is not zero.
+        fontsize: of the element symbols, in points.
+    """
+    from matplotlib.patches import Circle
+
+    z, view = structure.atomic_numbers, _view(structure)
+    right, up, depth = view @ structure.positions.T
+    radii = RADIUS * covalent_radii[z]
+    shown = [np.stack([right - radii, up - radii], 1), np.stack([right + radii, up + radii], 1)]
+    layer = np.argsort(np.argsort(depth)) + 1.0
+    for a, b in _bonds(structure):
+        behind = min(layer[a], layer[b]) - 0.5
+        ax.plot(right[[a, b]], up[[a, b]], color=GREY, lw=2, zorder=behind)
+    for k, number in enumerate(z):
+        face = jmol_colors[number]
+        place = right[k], up[k]
+        ax.add_patch(Circle(place, radii[k], fc=face, ec="black", lw=0.6, zorder=layer[k]))
+        middle = {"ha": "center", "va": "center", "zorder": layer[k]}
+        ax.text(*place, chemical_symbols[number], fontsize=fontsize, **middle)
+    if structure.cell is not None:
+        shown += _draw_cell(ax, structure.cell, view)
+    forces = structure.properties.get("forces")
+    if forces is not None and np.abs(forces).max() > 0:
+        arrows = (forces @ view.T)[:, :2] * (LONGEST_ARROW / np.linalg.norm(forces, axis=1).max())
+        shown.append(np.stack([right, up], 1) + arrows)
+        scale = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.008}
+        ax.quiver(right, up, *arrows.T, color=VERMILLION, zorder=len(z) + 2, **scale)
+    points = np.concatenate(shown)
+    low, high = points.min(0) - 0.2, points.max(0) + 0.2
+    ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    ax.set_axis_off()
+
+
+def _bonds(structure: Structure) -> list[tuple[int, int]]:
+    """Pairs of atoms closer than 1.25 times the sum of their covalent radii; no periodic images."""
+    r, radii = structure.positions, covalent_radii[structure.atomic_numbers]
     distances = np.linalg.norm(r[:, None] - r, axis=2)
-    reach = 1.25 * (covalent_radii[z][:, None] + covalent_radii[z])
-    for a, b in zip(*np.where(np.triu(distances < reach, 1)), strict=True):
-        ax.plot(*np.stack([r[a], r[b]]).T, color=GREY, lw=2, zorder=1)
-    ax.scatter(
-        *r.T,
-        s=400 * covalent_radii[z],
-        c=jmol_colors[z],
-        edgecolors="black",
-        depthshade=False,
-        zorder=2,
-    )
-    for position, number in zip(r, z, strict=True):
-        ax.text(*position, chemical_symbols[number], fontsize=7, ha="center", va="center", zorder=3)
+    close = np.triu(distances < 1.25 * (radii[:, None] + radii), 1)
+    return [(int(a), int(b)) for a, b in np.argwhere(close)]
 
 
-def _draw_cell(ax, cell: np.ndarray) -> None:
-    """The twelve edges of a cell [3, 3]."""
+def _draw_cell(ax, cell: np.ndarray, view: np.ndarray) -> list[np.ndarray]:
+    """The twelve edges of a cell [3, 3] behind the atoms; returns where they end, [2, 2] each."""
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
-    for a in corners:
-        for b in corners:
-            if (b - a).sum() == 1 and ((b - a) >= 0).all():
-                ax.plot(*np.stack([a @ cell, b @ cell]).T, color=BLUE, lw=0.8)
+    edges = [(a, b) for a in corners for b in corners if (b - a).sum() == 1 and (b >= a).all()]
+    ends = [(np.stack(edge) @ cell @ view.T)[:, :2] for edge in edges]
+    for end in ends:
+        ax.plot(*end.T, color=BLUE, lw=0.8, zorder=0)
+    return ends
 
 
 def show(path, index: int, picture) -> None:
-    """Draw one structure in 3-D: atoms, bonds, cell edges and forces as arrows.
+    """Draw one structure: atoms, bonds, cell edges and forces as arrows.
 
     Args:
         path: HDF5 file.
@@ -186,22 +302,8 @@ def show(path, index: int, picture) -> None:
     store = Store(path)
     structure = store.structure(index)
     plt = _pyplot()
-    figure = plt.figure(figsize=(5, 5))
-    ax = figure.add_subplot(projection="3d")
-    _draw_atoms(ax, structure)
-    r, forces = structure.positions, structure.properties.get("forces")
-    if forces is not None and np.abs(forces).max() > 0:
-        length = 1.2 / np.linalg.norm(forces, axis=1).max()
-        ax.quiver(*r.T, *(forces * length).T, color=VERMILLION, lw=1.5)
-    if structure.cell is not None:
-        _draw_cell(ax, structure.cell)
-    low, high = r.min(0), r.max(0)
-    half = max((high - low).max(), 2) / 2 * 1.1
-    middles = (low + high) / 2
-    for setter, middle in zip((ax.set_xlim, ax.set_ylim, ax.set_zlim), middles, strict=True):
-        setter(middle - half, middle + half)
-    ax.set_box_aspect((1, 1, 1), zoom=1.6)
-    ax.set_axis_off()
+    figure, ax = plt.subplots(figsize=(5, 5), layout="constrained")
+    draw_structure(ax, structure)
     ax.set_title(_caption(store, structure), fontsize=8)
     with atomic(picture) as temporary:
         figure.savefig(temporary, dpi=150)
@@ -262,4 +364,5 @@ def _caption(store: Store, structure: Structure) -> str:
         longest = np.linalg.norm(structure.properties["forces"], axis=1).max()
         unit = store.properties["forces"].unit
         text += f"; arrows: forces, longest {longest:.3g} {unit}"
-    return f"{store.title}, structure {structure.id}\n{text}"
+    lines = (full_title(store), f"structure {structure.id}: {text}")
+    return "\n".join(fill(line, 80) for line in lines)

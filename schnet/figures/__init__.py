@@ -3,7 +3,7 @@
 A figure is a file workflow/figures/NAME.yaml. It names its kind, a file schnet/figures/KIND.py with
 
     READS     the files of a run that it reads, names of attributes of ``Run``; or
-    DRAWS     the kind of simulations that it draws from instead of runs;
+    DRAWS     what it draws from instead of runs: ``DATA``, or a kind of simulations;
     OPTIONS   its options with their defaults; a tuple stands for a choice, the first by default;
     draw      (project, figure) -> (matplotlib figure, CSV text);
     uses      (run) -> bool, optional: whether it draws from such a run;
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schnet.errors import ConfigError, known_or_nearest
-from schnet.figures.results import experiments_of, options, runs_of
+from schnet.figures.results import DATA, datasets_of, experiments_of, options, runs_of
 from schnet.files import write_text
 
 if TYPE_CHECKING:
@@ -44,14 +44,18 @@ def kinds() -> list[str]:
 
 
 def check_figure(
-    figure: dict, where: str, experiments: dict[str, dict], simulations: dict[str, dict]
+    figure: dict,
+    where: str,
+    experiments: dict[str, dict],
+    simulations: dict[str, dict],
+    sources: dict[str, dict],
 ):
     """Check what the schema cannot know: kind, what it draws from, options and their values.
 
     Args:
         figure: the content of a file in workflow/figures.
         where: the file, for messages.
-        experiments, simulations: all of them by name.
+        experiments, simulations, sources: all of them by name.
 
     Raises:
         ConfigError: with the nearest valid name.
@@ -60,18 +64,22 @@ def check_figure(
     wanted = _experiments(figure, where, experiments)
     kind = _kind(figure["kind"])
     draws = getattr(kind, "DRAWS", None)
-    if (draws is None) != ("simulation" not in figure):
-        instead = "experiments" if draws is None else "simulation"
-        raise ConfigError(f"{where}: a figure of the kind {figure['kind']} draws from {instead}:")
-    if draws is not None:
+    wanted_key = {None: "experiments", DATA: "datasets"}.get(draws, "simulation")
+    if wanted_key not in figure:
+        raise ConfigError(
+            f"{where}: a figure of the kind {figure['kind']} draws from {wanted_key}:"
+        )
+    if wanted_key == "simulation":
         drawn = [name for name, declared in simulations.items() if declared["kind"] == draws]
         known_or_nearest(figure["simulation"], drawn, f"simulation of {draws}", where)
+    for name in figure.get("datasets", []):
+        known_or_nearest(name, sources, "data set", f"{where}: datasets")
     defaults = kind.OPTIONS
     for name, value in figure.get("options", {}).items():
         place = f"{where}: options"
         known_or_nearest(name, defaults, f"option of {figure['kind']}", place)
         _check_option(value, defaults[name], f"{place}: {name}")
-    labelled = _names({name: experiments[name] for name in wanted})
+    labelled = _names({name: experiments[name] for name in wanted}) + figure.get("datasets", [])
     for name in figure.get("options", {}).get("labels", {}):
         known_or_nearest(name, labelled, "name to label", f"{where}: options: labels")
     for name in figure.get("options", {}).get("rows", []):
@@ -130,6 +138,8 @@ def files_read(project: Project, name: str) -> list[Path]:
     figure = _figure(project, name)
     if "simulation" in figure:
         return [job.result for job in project.simulations[figure["simulation"]]]
+    if "datasets" in figure:
+        return [project.data_file(dataset) for dataset in datasets_of(project, figure)]
     kind = _kind(figure["kind"])
     uses = getattr(kind, "uses", lambda run: True)
     choose = getattr(kind, "choose", lambda runs: runs)
@@ -151,7 +161,9 @@ def caption(project: Project, name: str) -> str:
 
 
 def _anything_there(project: Project, figure: dict) -> bool:
-    """Whether a run or a simulation that a figure draws from is finished."""
+    """Whether a data set, a run or a simulation that a figure draws from is there."""
+    if "datasets" in figure:
+        return any(project.data_file(name).exists() for name in datasets_of(project, figure))
     if "simulation" in figure:
         return any(job.result.exists() for job in project.simulations[figure["simulation"]])
     return any(run.model_file.exists() for run in runs_of(project, figure))

@@ -1,6 +1,11 @@
-"""Test error against the number of training structures, a curve per column or row of a table."""
+"""Test error against the number of training structures, for any table.
+
+A curve joins the cells of a table that differ in the number of training structures alone.
+"""
 
 from __future__ import annotations
+
+import json
 
 import numpy as np
 import pandas as pd
@@ -11,9 +16,8 @@ from schnet.run import RunSpec
 from schnet.units import factor
 
 READS = ("metrics_file",)
-#: curve: what is one curve; its points are the rows, or the columns, of the experiment
+INSIDE = 8  # curves whose legend has room in a panel
 OPTIONS = {
-    "curve": ("column", "row"),
     "x_label": "training structures N",
     "y_label": "mean absolute error",
     "labels": {},
@@ -22,7 +26,10 @@ OPTIONS = {
 
 def _settings(experiment: dict, row: dict, column: dict) -> dict:
     """What an experiment asks of a cell, at the paper's training size."""
-    return experiment["run"] | row.get("run", {}) | column.get("run", {})
+    layers = [experiment["run"], row.get("run", {}), column.get("run", {})]
+    settings = {key: value for layer in layers for key, value in layer.items()}
+    model = {key: value for layer in layers for key, value in layer.get("model", {}).items()}
+    return settings | {"model": model, "times_steps": column.get("times_steps")}
 
 
 def _model(settings: dict) -> str:
@@ -53,22 +60,56 @@ def _printed(table: pd.DataFrame, row: str, column: str, unit: str | None) -> fl
     return float(entry["value"]) * factor(entry["unit"], unit or entry["unit"])
 
 
+def _same_but_for_size(cell, settings: dict) -> str:
+    """What the cells of a curve have in common."""
+    rest = {key: value for key, value in settings.items() if key != "n_train"}
+    return json.dumps([rest, cell.quantity, cell.part], sort_keys=True)
+
+
+def _texts(curves: dict[str, list[tuple[dict, dict]]], name) -> dict[str, str]:
+    """The names of curves: what the rows or columns of one share, where the curves differ in it.
+
+    Args:
+        curves: rows and columns of the cells of every curve.
+        name: what a row or column is called.
+    """
+    shared = {}
+    for curve, cells in curves.items():
+        parts = [{name(entry): None for entry in entries} for entries in zip(*cells, strict=True)]
+        shared[curve] = [next(iter(part)) if len(part) == 1 else "" for part in parts]
+    differs = [len(set(texts)) > 1 for texts in zip(*shared.values(), strict=True)]
+    if not any(differs):
+        differs = [True, True]
+    return {
+        curve: ", ".join(text for text, d in zip(texts, differs, strict=True) if text and d)
+        for curve, texts in shared.items()
+    }
+
+
 def points(project, figure: dict) -> pd.DataFrame:
     """All points of the curves: one row per cell of the experiments.
 
-    Columns: experiment, curve (key of the column or row), label, model (method and architecture),
-    n_train, mae, standard_error (only of several runs), runs, unit, paper_n, printed.
+    Columns: experiment, curve and label (what its rows or columns have in common), model (method
+    and architecture), n_train, mae, standard_error (only of several runs), runs, unit, paper_n,
+    printed.
     """
     chosen = options(figure, OPTIONS)
+    labels = chosen["labels"]
     out = []
     for name in experiments_of(project, figure):
         experiment, table = project.experiments[name], published(project, name)
         rows = {row["key"]: row for row in experiment["rows"]}
         columns = {column["key"]: column for column in experiment["columns"]}
+        curves: dict[str, list[tuple[dict, dict]]] = {}
+        of_cell = []
         for cell in project.cells[name]:
             row, column = rows[cell.row], columns[cell.column]
             settings = _settings(experiment, row, column)
-            curve = column if chosen["curve"] == "column" else row
+            curve = _same_but_for_size(cell, settings)
+            curves.setdefault(curve, []).append((row, column))
+            of_cell.append((cell, settings, curve))
+        texts = _texts(curves, lambda entry: labels.get(entry["key"], entry["label"]))
+        for cell, settings, curve in of_cell:
             errors, unit = _measured(cell)
             spread = None
             if len(errors) > 1:
@@ -76,8 +117,10 @@ def points(project, figure: dict) -> pd.DataFrame:
             out.append(
                 {
                     "experiment": name,
-                    "curve": curve["key"],
-                    "label": chosen["labels"].get(curve["key"], curve["label"]),
+                    "curve": list(curves).index(curve) + 1,
+                    "label": texts[curve],
+                    "row": cell.row,
+                    "column": cell.column,
                     "model": _model(settings),
                     "n_train": cell.runs[0].settings.n_train if cell.runs else None,
                     "mae": np.mean(errors) if errors else None,
@@ -103,24 +146,39 @@ def note(project, figure: dict) -> str:
         return bars
     if project.made_up:
         return f"{bars} Printed values are left out: the data of this scale are made up."
-    return f"{bars} Hollow markers: values printed in the paper, at the paper's training sizes."
+    return f"{bars} Hollow markers: printed values, at their own training sizes."
 
 
 def draw(project, figure: dict):
-    """Learning curves on logarithmic axes; printed values as hollow markers at the paper's N.
+    """Learning curves on logarithmic axes, a panel per unit; printed values as hollow markers.
 
-    Columns of another architecture or method than the first one's are drawn in black.
+    Curves of another architecture or method than the first one's are drawn in black.
     """
     chosen = options(figure, OPTIONS)
     data = points(project, figure)
-    shown = data[data["mae"].notna()]
-    if shown.empty:
-        picture, _ = style.panels(0, columns=1, width=4.8, height=3.5)
-        return picture, data.to_csv(index=False)
+    units = list(data[data["mae"].notna()]["unit"].unique())
+    most = int(data.groupby("unit")["label"].nunique().max()) if units else 0
+    beside = most > INSIDE
+    width, height = (7.5, max(3.5, 0.2 * most)) if beside else (4.8, 3.5)
+    picture, axes = style.panels(len(units), columns=2, width=width, height=height)
+    for ax, unit in zip(axes, units, strict=False):
+        _panel(ax, data[data["unit"] == unit], data["model"].iloc[0], project.made_up)
+        outside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)} if beside else {}
+        ax.legend(handlelength=3.5, labelspacing=0.6, fontsize=8, **outside)
+        ax.set_xlabel(chosen["x_label"])
+        ax.set_ylabel(f"{chosen['y_label']} / {style.unit_text(unit)}")
+    return picture, data.to_csv(index=False)
 
-    picture, (ax,) = style.panels(1, columns=1, width=4.8, height=3.5)
-    ticks = set(shown["n_train"].astype(int))
-    usual = data["model"].iloc[0]
+
+def _panel(ax, data: pd.DataFrame, usual: str, made_up: bool):
+    """The curves of one unit.
+
+    Args:
+        data: their points.
+        usual: the model whose curves are coloured.
+        made_up: whether the data are, so that printed values have no place beside them.
+    """
+    ticks = set(data[data["mae"].notna()]["n_train"].astype(int))
     hollow = None
     for k, (_, curve) in enumerate(data.groupby(["experiment", "curve"], sort=False)):
         look = style.line(k) if curve["model"].iloc[0] == usual else dict(style.REFERENCE)
@@ -132,18 +190,14 @@ def draw(project, figure: dict):
         if len(several):
             ax.errorbar(several["n_train"], several["mae"], several["standard_error"], **bars)
         printed = curve[curve["printed"].notna()]
-        if len(printed) and not project.made_up:
+        if len(printed) and not made_up:
             look = {"marker": look["marker"], "mec": look["color"], "mfc": "none", "ls": "none"}
             ax.plot(printed["paper_n"], printed["printed"], ms=8, **look)
             ticks |= set(printed["paper_n"].astype(int))
             hollow = {**look, "mec": style.GREY, "marker": "o", "ms": 8}
     if hollow:
-        ax.plot([], [], label="printed in the paper", **hollow)
-    unit = style.unit_text(data["unit"].dropna().iloc[0])
-    ax.set(xscale="log", yscale="log", xlabel=chosen["x_label"])
-    ax.set_ylabel(f"{chosen['y_label']} / {unit}")
+        ax.plot([], [], label="printed", **hollow)
+    ax.set(xscale="log", yscale="log")
     style.log_axis(ax.yaxis)
     ax.set_xticks(sorted(ticks), [f"{n:,}" for n in sorted(ticks)])
     ax.xaxis.minorticks_off()
-    ax.legend(handlelength=3.5, labelspacing=0.6, fontsize=8)
-    return picture, data.to_csv(index=False)

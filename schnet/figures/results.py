@@ -18,6 +18,32 @@ if TYPE_CHECKING:
     from schnet.project import Project
 
 
+#: of a kind of figures: it draws from converted data sets
+DATA = "data"
+
+
+def datasets_of(project: Project, figure: dict) -> list[str]:
+    """The data sets of a figure that some run of the scale needs.
+
+    No data set is fetched or made for a picture alone.
+    """
+    needed = set(project.datasets())
+    return [name for name in figure["datasets"] if name in needed]
+
+
+def stores(project: Project, figure: dict) -> dict[str, Store]:
+    """The data sets of a figure that are converted, opened, by name."""
+    files = {name: project.data_file(name) for name in datasets_of(project, figure)}
+    return {name: Store(file) for name, file in files.items() if file.exists()}
+
+
+def left_out(project: Project, figure: dict) -> str:
+    """A sentence on the data sets that no run of the scale needs; empty where there are none."""
+    needed = datasets_of(project, figure)
+    absent = [project.sources[name]["title"] for name in figure["datasets"] if name not in needed]
+    return f"No run at this scale needs, hence not drawn: {', '.join(absent)}." if absent else ""
+
+
 def experiments_of(project: Project, figure: dict) -> list[str]:
     """The names of the experiments that a figure draws from."""
     wanted = figure.get("experiments", [])

@@ -187,7 +187,7 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
     project.simulations = {name: resolve(project, name, d) for name, d in declared.items()}
     for name, figure in project.figures.items():
         where = f"workflow/figures/{name}.yaml"
-        check_figure(figure, where, project.experiments, declared)
+        check_figure(figure, where, project.experiments, declared, project.sources)
     return project
 
 

@@ -45,8 +45,7 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     notes += _missing(cells)
     if any(cell.quoted for cell in cells):
         notes.append(
-            "Columns and rows without a measured value are quoted from the paper; they are not "
-            "computed here."
+            "Columns and rows without a measured value are quoted as printed, not computed here."
         )
     if project.made_up:
         notes.append("Demo numbers: never to be compared with the printed ones.")

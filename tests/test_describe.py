@@ -1,0 +1,89 @@
+"""What is said and drawn of converted data sets."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from conftest import write_molecules
+
+from schnet.data import describe
+from schnet.data.fetch import MADE_HERE
+from schnet.data.store import Store, Structure, write_store
+from schnet.figures import style
+
+
+@pytest.fixture
+def axes():
+    figure, table = style.grid(1, 1, (2.4, 2.0))
+    return figure, table[0, 0]
+
+
+def test_a_distribution_is_that_of_all_pieces(monkeypatch):
+    monkeypatch.setattr(describe, "CHUNK", 7)
+    monkeypatch.setattr(describe, "SAMPLE", 40)
+    values = np.random.default_rng(0).normal([0, 5, 9], 0.1, (100, 3))
+    for component in (None, 0, 1, 2):
+        wanted = values if component is None else values[:, component]
+        found = describe.distribution(values, component)
+        assert (found.minimum, found.maximum) == (wanted.min(), wanted.max())
+        assert found.mean == pytest.approx(wanted.mean())
+        assert found.deviation == pytest.approx(wanted.std())
+        assert found.sample.tolist() == wanted[::3].ravel().tolist()  # at most 40 of 100
+
+
+def test_ticks_of_a_narrow_histogram_far_from_zero_do_not_overlap(axes):
+    figure, ax = axes
+    energies = -97208.31 + np.random.default_rng(0).normal(0, 1e-3, 500)
+    one = describe.distribution(energies)
+    edges, counts = describe.draw_distribution(ax, {"energy": one}, "energy", "kcal/mol")
+    assert counts.sum() == 500 and edges[0] == energies.min() and edges[-1] == energies.max()
+    assert ax.get_xlabel() == "energy − mean / kcal/mol" and ax.get_ylabel()
+    figure.draw_without_rendering()
+    boxes = [t.get_window_extent() for t in ax.get_xticklabels() if t.get_text()]
+    assert len(boxes) > 2
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
+
+
+def ethanol():
+    atoms = molecule("CH3CH2OH")
+    forces = np.random.default_rng(0).normal(0, 60, (len(atoms), 3))
+    return Structure("a", atoms.numbers, atoms.positions, {"forces": forces})
+
+
+def crystal():
+    atoms = bulk("Al", cubic=True)
+    return Structure("b", atoms.numbers, atoms.positions, {}, atoms.cell.array)
+
+
+@pytest.mark.parametrize("structure", [ethanol(), crystal()], ids=["ethanol", "crystal"])
+def test_a_drawn_structure_is_cut_nowhere_and_fills_the_picture(axes, structure):
+    _, ax = axes
+    describe.draw_structure(ax, structure)
+    ends = [line.get_xydata() for line in ax.lines]
+    circles = [(np.array(patch.center), patch.radius) for patch in ax.patches]
+    assert len(circles) == len(structure.atomic_numbers)
+    ends += [np.stack([centre - radius, centre + radius]) for centre, radius in circles]
+    arrows = ax.collections
+    assert len(arrows) == ("forces" in structure.properties)
+    for arrow in arrows:
+        tips = arrow.get_offsets() + np.stack([arrow.U, arrow.V], 1)
+        assert np.linalg.norm(tips - arrow.get_offsets(), axis=1).max() <= describe.LONGEST_ARROW
+        ends.append(tips)
+    points = np.concatenate(ends)
+    for k, (low, high) in enumerate((ax.get_xlim(), ax.get_ylim())):
+        assert low < points[:, k].min() < low + 0.5 and high - 0.5 < points[:, k].max() < high
+    cell_edges = [line for line in ax.lines if line.get_color() == describe.BLUE]
+    assert len(cell_edges) == (0 if structure.cell is None else 12)
+
+
+def test_data_made_here_are_not_called_by_the_name_of_upstream(tmp_path, capsys):
+    store = write_molecules(tmp_path / "a.h5", 4, name="QM9")
+    assert describe.full_title(store) == "QM9"
+    made = {"file": "x", "url": f"{MADE_HERE}: EMT (ase)", "checksum_from": MADE_HERE}
+    structures = (store.structure(k) for k in range(4))
+    out = tmp_path / "b.h5"
+    write_store(out, structures, store.properties, name="mp", title="Materials", sources=[made])
+    describe.describe(out, tmp_path / "b.png")
+    assert capsys.readouterr().out.startswith("EMT (ase), in place of Materials: 4 structures")
+    assert describe.full_title(Store(out)) == "EMT (ase), in place of Materials"
