@@ -100,7 +100,13 @@ def verify(args):
 
 def models(args):
     """List trained models that can be named wherever a model file is asked for."""
+    from schnet.tables import architectures_table, render_architectures, writers
     from schnet.trained import trained_models
+
+    if args.output:
+        return render_architectures(args.output)
+    if args.architectures:
+        return print(writers.markdown(architectures_table()), end="")
 
     found = trained_models()
     if not found:
@@ -182,7 +188,13 @@ def add_verbs(verbs):
     p.add_argument("--neighbours", help="neighbour lists, in place of the run's")
     add_compute(p)
 
-    add_verb(verbs, "models", models)
+    p = add_verb(verbs, "models", models)
+    p.add_argument(
+        "--architectures", action="store_true", help="what every architecture is made of instead"
+    )
+    p.add_argument(
+        "-o", "--output", help="with --architectures: path without suffix (.md, .tex, .html, .json)"
+    )
 
     p = add_verb(verbs, "predict", predict)
     p.add_argument("model", help="model file, or a name that `schnet models` lists")
