@@ -16,6 +16,8 @@ from schnet.figures import check_figure
 from schnet.models import architectures
 from schnet.project.checks import (
     check_cell,
+    check_derived,
+    check_only,
     check_overrides,
     check_spec,
     hyperparameter_names,
@@ -165,12 +167,15 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
     for name in project.scale.get("architectures", {}):
         where = f"workflow/scales/{resolved['scale']}.yaml: architectures"
         known_or_nearest(name, architectures(), "architecture", where)
+    scales = sorted(path.stem for path in (folder / "workflow" / "scales").glob("*.yaml"))
     for name, experiment in project.experiments.items():
+        check_derived(experiment, f"workflow/experiments/{name}.yaml")
+        check_only(experiment, scales, f"workflow/experiments/{name}.yaml")
         project.cells[name] = [
             _cell(project, name, row, column)
             for row in experiment["rows"]
             for column in experiment["columns"]
-            if not column.get("quoted") and not row.get("quoted")
+            if not column.get("quoted") and not row.get("quoted") and not row.get("derived")
         ]
     check_overrides(resolved["run"].get("model", {}), project.runs.values())
     declared = load_simulations(folder)
@@ -220,6 +225,9 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
 
     cell = Cell(row["key"], column["key"], quantity, column.get("part", "test"), unit)
     cell.missing = _why_missing(project, dataset, nominal, size)
+    scale = project.config["scale"]
+    if row["key"] not in column.get("only", {}).get(scale, [row["key"]]):
+        cell.missing = cell.missing or f"left out at the scale {scale}"
     if not cell.missing:
         spec = replace(spec, n_train=size)
         wanted = min(experiment.get("repeats", 1), _repeats(project))

@@ -40,8 +40,9 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     notes += _of_experiment(project.experiments[name])
     notes += _missing(cells)
     if any(cell.quoted for cell in cells):
+        origin = project.experiments[name].get("printed_in", "the paper")
         notes.append(
-            "Columns and rows without a measured value are quoted from the paper; they are not "
+            f"Columns and rows without a measured value are quoted from {origin}; they are not "
             "computed here."
         )
     if project.made_up:
