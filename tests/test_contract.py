@@ -456,7 +456,7 @@ def test_files_that_are_no_architectures_say_so(documented, tmp_path):
 
 
 # ---- what architectures are made of --------------------------------------------------------------
-def test_the_table_of_architectures_is_that_of_the_models(capsys):
+def test_the_table_of_architectures_is_that_of_the_models(tmp_path, capsys):
     from schnet.cli import main
 
     assert main(["models", "--architectures"]) == 0
@@ -464,6 +464,11 @@ def test_the_table_of_architectures_is_that_of_the_models(capsys):
     command = "schnet models --architectures > docs/architectures.md"
     committed = (ROOT / "docs" / "architectures.md").read_text(encoding="utf-8")
     assert text == committed, f"a model has changed: {command}"
+    assert main(["models", "--architectures", "-o", str(tmp_path / "a")]) == 0
+    assert (tmp_path / "a.md").read_text(encoding="utf-8") == text
+    assert "<td>dimenet</td>" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert main(["models", "-o", str(tmp_path / "b")]) == 2
+    assert "add --architectures" in capsys.readouterr().err
     lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     assert [line[0].strip("| ") for line in lines[1:]] == architectures()
     # 100 vectors of 64; 6 blocks of 3 atom-wise layers, one without bias, and a filter network of

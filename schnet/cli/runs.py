@@ -98,16 +98,24 @@ def verify(args):
         sys.exit(1)
 
 
+def _architectures(stem: str | None):
+    """Print what the architectures are made of, or write it to STEM.md and .html."""
+    from schnet.tables import architectures_table, render_architectures, writers
+
+    if stem is None:
+        print(writers.markdown(architectures_table()), end="")
+    else:
+        render_architectures(stem)
+
+
 def models(args):
     """List trained models that can be named wherever a model file is asked for."""
-    from schnet.tables import architectures_table, render_architectures, writers
     from schnet.trained import trained_models
 
-    if args.output:
-        return render_architectures(args.output)
     if args.architectures:
-        return print(writers.markdown(architectures_table()), end="")
-
+        return _architectures(args.output)
+    if args.output:
+        raise ConfigError("--output: trained models are only printed; add --architectures")
     found = trained_models()
     if not found:
         print("no trained models here; clone the repository, or train your own")
@@ -193,7 +201,9 @@ def add_verbs(verbs):
         "--architectures", action="store_true", help="what every architecture is made of instead"
     )
     p.add_argument(
-        "-o", "--output", help="with --architectures: path without suffix (.md, .tex, .html, .json)"
+        "-o",
+        "--output",
+        help="of --architectures: path without suffix; .md and .html are written",
     )
 
     p = add_verb(verbs, "predict", predict)

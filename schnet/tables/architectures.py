@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from schnet.errors import ModelError
-from schnet.files import write_json, write_text
+from schnet.files import write_text
 from schnet.models import architectures, build
 from schnet.tables import writers
 from schnet.tables.layout import Table
@@ -55,9 +55,7 @@ def _row(name: str) -> list[str]:
 
 
 def render_architectures(stem: str | Path) -> None:
-    """Write the table as STEM.md, .tex, .html and .json."""
+    """Write the table as STEM.md and .html; its texts are too long for LaTeX's columns."""
     table = architectures_table()
     write_text(Path(f"{stem}.md"), writers.markdown(table))
-    write_text(Path(f"{stem}.tex"), writers.latex(table))
     write_text(Path(f"{stem}.html"), writers.html_page(table))
-    write_json(Path(f"{stem}.json"), writers.json_content(table))

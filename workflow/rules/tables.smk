@@ -44,8 +44,6 @@ rule architectures:
     # what the models are made of: no data, no runs
     output:
         md=f"{RESULTS}/tables/architectures.md",
-        tex=f"{RESULTS}/tables/architectures.tex",
-        json=f"{RESULTS}/tables/architectures.json",
         html=f"{RESULTS}/tables/architectures.html",
     log:
         f"{RESULTS}/logs/tables/architectures.log",
