@@ -18,14 +18,17 @@ class Measured:
 
 
 def _measured(path: Path) -> dict[tuple[str, str], Measured]:
-    """The measured cells of a table's CSV file, by row and column."""
+    """The measured cells of a table's CSV file, by row and column.
+
+    Derived ones are left out: those that they are computed from are compared.
+    """
     with open(path, encoding="utf-8", newline="") as f:
         return {
             (record["row"], record["column"]): Measured(
                 float(record["measured"]), record.get("data") or ""
             )
             for record in csv.DictReader(f)
-            if record["measured"]
+            if record["measured"] and not record.get("derived")
         }
 
 

@@ -16,6 +16,7 @@ from schnet.hdf5 import atomic_hdf5
 from schnet.methods import Predictor
 from schnet.record import Inputs, finished_run, open_inputs_of
 from schnet.run import METRICS_FILE, RunSpec
+from schnet.units import UNITS
 
 CHUNK = 2048  # structures in memory at a time
 
@@ -88,6 +89,26 @@ def errors(
         difference = predictions["forces_predicted"] - predictions["forces_true"]
         out["forces"] = summary(difference.ravel(), store.properties[forces].unit)
     return out
+
+
+def deviation(store: Store, target: str, indices, true: np.ndarray) -> float:
+    """Standard deviation of a target over structures, to judge an error by.
+
+    Of total energies it is that of what is left when single-atom energies are removed (atomization
+    energies, up to the sign), as in the comparisons that divide by it (docs/protocol.md).
+
+    Args:
+        store: the data. target: name of a property.
+        indices: of M structures. true: their values, [M] in the property's unit.
+    """
+    references = store.atomrefs.get(target)
+    if references is None or UNITS[store.properties[target].unit][0] != "energy":
+        return float(np.std(true))
+    with store.open() as h5:
+        atoms = references[h5["atomic_numbers"][:]]
+    # totals[m] is the sum over all atoms before structure m
+    totals = np.concatenate([[0.0], np.cumsum(atoms)])[store.offsets]
+    return float(np.std(true - np.diff(totals)[indices]))
 
 
 def judged_forces(spec: RunSpec, store: Store, predictor: Predictor) -> str | None:
@@ -166,7 +187,10 @@ def evaluate(
             unit = store.properties[spec.target].unit
             _write_predictions(h5.create_group(name), tested[name], found, unit)
     for name, found in predictions.items():
-        metrics["parts"][name] = errors(found, store, spec.target, forces, ids[tested[name]])
+        quantities = errors(found, store, spec.target, forces, ids[tested[name]])
+        spread = deviation(store, spec.target, tested[name], found["true"])
+        quantities[spec.target]["deviation"] = spread
+        metrics["parts"][name] = quantities
     for weights in main.alternatives:
         other = load(weights=weights)
         results = metrics["alternatives"][weights] = {}

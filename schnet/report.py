@@ -11,7 +11,7 @@ from schnet.files import write_text
 from schnet.finished import Finished
 from schnet.project import Project
 from schnet.run import RUN_FILE, Run
-from schnet.tables import make_table
+from schnet.tables import architectures_table, make_table
 from schnet.tables.writers import html_fragment
 from schnet.verify import is_current
 
@@ -123,6 +123,9 @@ def render(project: Project, output: str | Path):
     for name, experiment in project.experiments.items():
         parts.append(html_fragment(make_table(project, name)))
         contents.append((name, experiment["title"]))
+    components = architectures_table()
+    parts.append(html_fragment(components))
+    contents.append((components.name, components.title))
     for name, figure in project.figures.items():
         section = _figure(project, name)
         if section:

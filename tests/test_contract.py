@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from schnet.models import (
     save_model,
     validate_model,
 )
-from schnet.models.contract import MAX_Z, BaseHyperparameters, Model
+from schnet.models.contract import MAX_Z, BaseHyperparameters, Components, Model
 from schnet.models.dtnn import DTNN, Hyperparameters
 from schnet.simulation.calculator import SchNetCalculator
 
@@ -59,6 +60,17 @@ class Toy(Model):
     def __init__(self, hyperparameters):
         super().__init__(hyperparameters)
         self.charge = nn.Embedding(MAX_Z, 1)
+
+    def components(self):
+        return Components(
+            source="this file",
+            embedding="a charge per element",
+            basis="exp(-d)",
+            message="charge · basis",
+            cutoff=self.usual_cutoff,
+            update="added once",
+            readout="sum over atoms",
+        )
 
     def atomwise(self, batch):
         i, j, q = batch.i.long(), batch.j.long(), self.charge(batch.atomic_numbers).squeeze(-1)
@@ -138,6 +150,16 @@ class TakesEveryElement(Toy):
         pass
 
 
+class Nameless(Toy):
+    def components(self):
+        return Model.components(self)
+
+
+class Silent(Toy):
+    def components(self):
+        return replace(super().components(), message="", update=" ")
+
+
 def test_the_toy_itself_obeys_the_contract():
     validate_model(Toy(BaseHyperparameters()))
     validate_model(Toy(BaseHyperparameters(cutoff=3.0)))
@@ -158,6 +180,8 @@ def test_the_toy_itself_obeys_the_contract():
         (SecretState, "save and load: the energies differ"),
         (ForgetsElements, "save and load: the elements"),
         (TakesEveryElement, "unseen elements"),
+        (Nameless, "add components(), which says what it is made of"),
+        (Silent, "components: message, update: say it in a few words"),
     ],
 )
 def test_broken_models_are_found(broken, check):
@@ -428,3 +452,43 @@ def test_files_that_are_no_architectures_say_so(documented, tmp_path):
         build("nothing_in_it", {})
     with pytest.raises(ConfigError, match="defines 0 subclasses of Model"):
         build("no_model", {})
+
+
+# ---- what architectures are made of --------------------------------------------------------------
+def test_the_table_of_architectures_is_that_of_the_models(tmp_path, capsys):
+    from schnet.cli import main
+
+    assert main(["models", "--architectures"]) == 0
+    text = capsys.readouterr().out
+    command = "schnet models --architectures > docs/architectures.md"
+    committed = (ROOT / "docs" / "architectures.md").read_text(encoding="utf-8")
+    assert text == committed, f"a model has changed: {command}"
+    assert main(["models", "--architectures", "-o", str(tmp_path / "a")]) == 0
+    assert (tmp_path / "a.md").read_text(encoding="utf-8") == text
+    assert "<td>dimenet</td>" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert main(["models", "-o", str(tmp_path / "b")]) == 2
+    assert "add --architectures" in capsys.readouterr().err
+    lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [line[0].strip("| ") for line in lines[1:]] == architectures()
+    # 100 vectors of 64; 6 blocks of 3 atom-wise layers, one without bias, and a filter network of
+    # 200 Gaussians; two output layers
+    block = 3 * 64 * 64 + 2 * 64 + (200 * 64 + 64) + (64 * 64 + 64)
+    expected = 100 * 64 + 6 * block + (64 * 32 + 32) + (32 + 1)
+    assert next(line for line in lines if "schnet" in line[0])[7] == f"{expected:,}"
+
+
+def test_components_are_those_of_the_hyperparameters():
+    parts = build("schnet", {"cutoff": 3.0, "r_max": 3.0, "n_interactions": 2}).components()
+    assert "30 Gaussians" in parts.basis and "2 blocks" in parts.update
+    assert parts.cutoff == "3 Å" and "divided" in parts.message
+    assert "2011.14115" in build("dimenet", {"plus_plus": True}).components().source
+
+
+def test_an_architecture_that_does_not_say_what_it_is_made_of_is_named(documented, tmp_path):
+    from schnet.tables import architectures_table
+
+    file = tmp_path / "models" / "pair_potential.py"
+    code = file.read_text(encoding="utf-8")
+    file.with_name("unsaid.py").write_text(code.replace("def components", "def parts"))
+    with pytest.raises(ModelError, match=r"^schnet/models/unsaid.py: .* add components\(\)"):
+        architectures_table()

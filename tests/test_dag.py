@@ -46,7 +46,7 @@ def done_before(finished, tmp_path):
 @pytest.mark.parametrize("scale", ["demo", "small", "paper"])
 def test_dry_run_of_every_named_target(checkout, scale):
     project = load_project({"scale": scale})
-    targets = [*project.experiments, *project.figures, "all"]
+    targets = [*project.experiments, *project.figures, "architectures", "all"]
     done = snakemake("-n", "--quiet", "--config", f"scale={scale}", "--", *targets, cwd=checkout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not (checkout / "results").exists() and not (checkout / "data").exists()

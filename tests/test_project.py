@@ -285,6 +285,38 @@ def test_a_scale_adjusts_an_architecture(workflow):
         load_project({"scale": "demo"}, workflow)
 
 
+def restrict(workflow, only):
+    """Table III with ``only:`` in the column both_1000."""
+    path = workflow / "workflow/experiments/table_3.yaml"
+    experiment = read_yaml(path)
+    next(c for c in experiment["columns"] if c["key"] == "both_1000")["only"] = only
+    write_yaml(path, experiment)
+
+
+def test_a_column_has_only_some_rows_at_a_scale(workflow):
+    restrict(workflow, {"demo": ["ethanol"]})
+    cells = load_project({"scale": "demo"}, workflow).cells["table_3"]
+    left = {(c.row, c.column) for c in cells if c.missing == "left out at the scale demo"}
+    assert all(bool(c.runs) == (not c.missing) for c in cells)
+    assert ("uracil", "both_1000") in left and ("ethanol", "both_1000") not in left
+    assert {column for _, column in left} == {"both_1000"}
+    cells = load_project({"scale": "paper"}, workflow).cells["table_3"]
+    assert all(c.runs for c in cells)
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ({"dmeo": []}, "both_1000: only: no scale 'dmeo'; did you mean 'demo'"),
+        ({"demo": ["ethnol"]}, "both_1000: only: no row 'ethnol'; did you mean 'ethanol'"),
+    ],
+)
+def test_a_column_is_restricted_to_what_there_is(workflow, only, message):
+    restrict(workflow, only)
+    with pytest.raises(ConfigError, match=message):
+        load_project({"scale": "demo"}, workflow)
+
+
 def test_another_architecture_drops_hyperparameters(workflow):
     rows = [{"key": "d", "label": "DTNN", "run": {"architecture": "dtnn"}}]
     run = {

@@ -41,10 +41,22 @@ def runs_of(project, experiment, row, column):
     return cells[row, column].runs
 
 
-def finish(run, mae=1.0, unit="eV", quantity=None, raw=None, execution=None, result=None, **about):
+def finish(
+    run,
+    mae=1.0,
+    unit="eV",
+    quantity=None,
+    raw=None,
+    deviation=None,
+    execution=None,
+    result=None,
+    **about,
+):
     """Write run.yaml and metrics.json of a run, as training and evaluation do."""
     quantity = quantity or run.settings.target
     errors = {quantity: {"mae": mae, "rmse": 2 * mae, "unit": unit, "n": 9}}
+    if deviation is not None:
+        errors[quantity]["deviation"] = deviation
     alternatives = {}
     if raw is not None:
         alternatives = {"raw": {"test": {quantity: {"mae": raw, "unit": unit}}}}
@@ -354,6 +366,117 @@ def test_a_scan_is_a_table_that_shares_its_runs(workflow, tmp_path):
     assert line_of(markdown, "QM9: T = 3")[-1] == line_of(markdown, "QM9: F = 64")[-1]
 
 
+# ---- derived rows --------------------------------------------------------------------------------
+def write_derived_table(workflow, **std_mae):
+    """Two properties, one extension and the two summaries, for a computed and a quoted column."""
+    experiment = {
+        "title": "Summaries",
+        "caption": "Two properties and what sums them up.",
+        "published": "summaries.csv",
+        "printed_in": "a test",
+        "run": {"dataset": "qm9", "n_train": 110000},
+        "rows": [
+            {"key": "U0", "label": "U0", "unit": "meV", "run": {"target": "U0"}},
+            {"key": "mu", "label": "μ", "unit": "Debye", "run": {"target": "mu"}},
+            {"key": "more", "label": "α", "extension": True, "run": {"target": "alpha"}},
+            {"key": "std", "label": "std. MAE", "derived": "std_mae"} | std_mae,
+            {"key": "log", "label": "logMAE", "derived": "log_mae"},
+        ],
+        "columns": [
+            {"key": "schnet", "label": "SchNet"},
+            {"key": "dtnn", "label": "DTNN", "run": {"architecture": "dtnn"}},
+            {"key": "other", "label": "other", "quoted": True},
+        ],
+    }
+    write_yaml(workflow / "workflow" / "experiments" / "summaries.yaml", experiment)
+    lines = ["row,column,value,uncertainty,unit"]
+    lines += ["std,schnet,11,,%", "std,other,1.84,,%", "log,other,-4.64,,"]
+    text = "\n".join(lines) + "\n"
+    (workflow / "workflow" / "published" / "summaries.csv").write_text(text)
+
+
+def test_derived_rows_by_hand(workflow, tmp_path):
+    """MAE / σ of 0.5 / 10 and 0.3 / 1.5: mean 12.5 %, mean logarithm ln(0.05 · 0.2) / 2."""
+    write_derived_table(workflow)
+    project = open_project(workflow, tmp_path)
+    energy = runs_of(project, "summaries", "U0", "schnet")[0]
+    finish(energy, 0.5, deviation=10.0)
+    finish(runs_of(project, "summaries", "mu", "schnet")[0], 0.3, "Debye", deviation=1.5)
+    finish(runs_of(project, "summaries", "U0", "dtnn")[0], 0.5)
+    markdown, latex, cells = rendered(project, "summaries", tmp_path)
+    assert float(cells["std", "schnet"]["measured"]) == pytest.approx(12.5)
+    assert float(cells["log", "schnet"]["measured"]) == pytest.approx(np.log(0.1), rel=1e-5)
+    assert float(cells["std", "schnet"]["difference"]) == pytest.approx(1.5)
+    assert cells["std", "schnet"]["derived"] == "std_mae"
+    assert cells["std", "schnet"]["data"] == cells["U0", "schnet"]["data"] != ""
+    _, unit, here, printed, difference, *dtnn, other = line_of(markdown, "std. MAE")
+    assert [unit, here, printed, difference, other] == ["%", "12.5", "11", "+1.5", "1.84"]
+    assert dtnn == ["–"] and line_of(markdown, "logMAE")[1:3] == ["", "-2.30"]
+    # what is missing is said, and quoted columns are not computed
+    assert "Missing, it needs a value of mu: std/dtnn, log/dtnn." in markdown
+    assert cells["std", "dtnn"]["measured"] == cells["std", "other"]["measured"] == ""
+    assert "quoted from a test; they are not computed here." in markdown and "printed" in latex
+    content = json.loads((tmp_path / "rendered" / "summaries.json").read_text())
+    cell = next(c for c in content["cells"] if (c["row"], c["column"]) == ("log", "schnet"))
+    assert len(cell["runs"]) == 2 and energy.path in cell["runs"]
+
+
+def test_a_derived_row_without_standard_deviations_says_so(workflow, tmp_path):
+    """Runs that were evaluated by earlier versions have none."""
+    write_derived_table(workflow)
+    project = open_project(workflow, tmp_path)
+    finish(runs_of(project, "summaries", "U0", "schnet")[0], 0.5)
+    finish(runs_of(project, "summaries", "mu", "schnet")[0], 0.3, "Debye", deviation=1.5)
+    markdown, _, cells = rendered(project, "summaries", tmp_path)
+    assert "needs the standard deviation of U0" in cells["log", "schnet"]["missing"]
+    assert "`schnet evaluate` writes it" in markdown
+    assert cells["log", "schnet"]["measured"] == "" and cells["U0", "schnet"]["measured"] == "500"
+
+
+@pytest.mark.parametrize("key", ["unit", "run", "quoted"])
+def test_what_has_no_effect_on_a_derived_row_is_refused(workflow, tmp_path, key):
+    write_derived_table(workflow, **{key: {"unit": "%", "run": {}, "quoted": True}[key]})
+    with pytest.raises(ConfigError, match=rf"summaries.yaml: rows std: {key}: a derived row has"):
+        open_project(workflow, tmp_path)
+
+
+def test_derived_rows_of_nothing_are_refused(workflow, tmp_path):
+    write_derived_table(workflow)
+    path = workflow / "workflow" / "experiments" / "summaries.yaml"
+    experiment = read_yaml(path)
+    write_yaml(path, experiment | {"rows": experiment["rows"][-2:]})
+    with pytest.raises(ConfigError, match="rows: derived ones need a row"):
+        open_project(workflow, tmp_path)
+
+
+def test_derived_rows_take_no_unit_of_a_column(workflow, tmp_path):
+    write_derived_table(workflow)
+    path = workflow / "workflow" / "experiments" / "summaries.yaml"
+    path.write_text(path.read_text().replace("label: SchNet", "label: SchNet\n  unit: eV"))
+    with pytest.raises(ConfigError, match="columns schnet: unit: that of the row std differs"):
+        open_project(workflow, tmp_path)
+
+
+def test_the_comparison_shares_its_runs(workflow, tmp_path):
+    """At the demo scale SchNet's column is Table I's, and the slow models have one property."""
+    project = open_project(workflow, tmp_path, "demo")
+    elsewhere = {
+        r.path for n in project.experiments if n != "qm9_comparison" for r in project.runs_of(n)
+    }
+    runs = project.runs_of("qm9_comparison")
+    assert [r.settings.architecture for r in runs if r.path not in elsewhere] == ["dimenet"]
+    for run in runs:
+        cell = next(c for c in project.cells["qm9_comparison"] if run in c.runs)
+        unit = {"meV": "eV"}.get(cell.unit, cell.unit)
+        finish(run, 0.1, unit, deviation=2.0)
+    markdown, _, cells = rendered(project, "qm9_comparison", tmp_path)
+    assert float(cells["std_mae", "schnet"]["measured"]) == pytest.approx(5)
+    assert float(cells["log_mae", "schnet"]["measured"]) == pytest.approx(np.log(0.05), rel=1e-5)
+    assert cells["homo", "physnet"]["missing"] == "left out at the scale demo"
+    assert cells["U", "cormorant"]["printed"] == "" and cells["U0", "cormorant"]["printed"] == "28"
+    assert "Missing, it needs a value of mu, alpha, homo" in markdown
+
+
 # ---- notes ---------------------------------------------------------------------------------------
 def test_notes_say_what_the_data_are(workflow, tmp_path):
     project = open_project(workflow, tmp_path)
@@ -558,6 +681,20 @@ def test_compare_allows_a_factor_for_data_made_elsewhere(tmp_path, capsys):
         compare(committed, write_tables(tmp_path / "d", (1.0, "d1"), (0.3, "other")), 0.05, 5)
 
 
+def test_compare_leaves_out_what_is_derived(tmp_path):
+    """A logarithm has no sign that a factor could be asked of; its ingredients are compared."""
+    committed = write_tables(tmp_path / "a", (1.0, "d1"), (0.01, "d1"))
+    other = write_tables(tmp_path / "b", (1.0, "d1"), (-0.02, "d1"))
+    with pytest.raises(SchNetError, match="y1"):
+        compare(committed, other)
+    for folder in (committed, other):
+        file = folder / "table_1.csv"
+        first, *lines = file.read_text().splitlines()
+        lines = [f"{line},{'log_mae' if 'y1' in line else ''}" for line in lines]
+        file.write_text("\n".join([f"{first},derived", *lines]) + "\n")
+    compare(committed, other)
+
+
 def test_compare_wants_something_to_compare(tmp_path):
     empty = write_tables(tmp_path / "a")
     with pytest.raises(SchNetError, match="nothing is compared"):
@@ -571,17 +708,17 @@ def test_plan_counts_runs_and_says_what_is_not_known(workflow, tmp_path, capsys)
     project = open_project(workflow, tmp_path, "paper")
     plan.show(project)
     out = capsys.readouterr().out
-    assert re.search(r"table_1 +36 +360,000,000 +unknown .*36 runs of \d kinds unknown", out)
+    assert re.search(r"table_1 +22 +220,000,000 +unknown .*22 runs of \d kinds unknown", out)
     assert "there are no finished runs" in out
     assert re.search(r"c20_dynamics +5 +77,500,000 +60.00", out)
     seconds = {"steps": 1000, "training_seconds": 36.0, "hardware": provenance.hardware()}
     run = runs_of(project, "table_1", "U0", "schnet")[0]
     finish(run, result=seconds)
-    # nine properties are sums, three runs of ten million steps each; Fig. 3 and sgdr_qm9 have one
-    # of them each already
+    # nine properties are sums, three runs of ten million steps each; Fig. 3 and the comparison have
+    # the first of each already, and the numbers of the talk all three of U0
     plan.show(project)
     out = capsys.readouterr().out
-    assert re.search(r"table_1 +36 .* 2500.00 .*unknown", out)
+    assert re.search(r"table_1 +22 .* 1600.00 .*unknown", out)
     assert re.search(r"qm9 .*T=6 F= 64 sum +one property 0.03600 s", out)
     assert re.search(r"qm9 .*T=6 F= 64 dipole one property unknown", out)  # a kind of its own
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +24,7 @@ from schnet import provenance
 from schnet.data.splits import make_split, save_split
 from schnet.data.store import Property, Store, Structure, write_store
 from schnet.errors import ConfigError, DataError, ModelError, SchNetError, TrainingError
-from schnet.evaluation import evaluate
+from schnet.evaluation import deviation, evaluate
 from schnet.files import read_json, read_yaml
 from schnet.methods import fit
 from schnet.models import load_model, save_model
@@ -369,6 +370,36 @@ def test_evaluation_by_reference_and_engine_agree(toy_run, tmp_path):
     slow = evaluate(tmp_path, engine="reference")["parts"]["test"]
     for q in ("energy", "forces"):
         assert fast[q]["mae"] == pytest.approx(slow[q]["mae"], rel=1e-4)
+
+
+def test_deviations_are_those_of_atomization_energies(tmp_path):
+    """Single atoms are taken from energies alone; a heat capacity with references keeps them."""
+    rng = np.random.default_rng(3)
+    sizes = rng.integers(1, 6, 40)
+    binding, heat = rng.normal(0, 2, 40), rng.normal(5, 1, 40)
+    references = np.zeros(100)
+    references[[1, 6]] = -13.0, -1030.0
+    numbers = [rng.choice([1, 6], n) for n in sizes]
+    total = [b + references[z].sum() for b, z in zip(binding, numbers, strict=True)]
+    structures = [
+        Structure(f"m{k}", z, rng.normal(0, 3, (len(z), 3)), {"U0": total[k], "Cv": heat[k]})
+        for k, z in enumerate(numbers)
+    ]
+    properties = {"U0": Property("eV", "energy"), "Cv": Property("cal/mol K", "heat capacity")}
+    atomrefs = {"U0": references, "Cv": np.full(100, 3.0)}
+    write_store(tmp_path / "x.h5", structures, properties, name="x", atomrefs=atomrefs)
+    store, some = Store(tmp_path / "x.h5"), np.array([31, 4, 17, 8])
+    true = np.array(total)[some]
+    assert deviation(store, "U0", some, true) == pytest.approx(binding[some].std(), rel=1e-9)
+    assert deviation(store, "Cv", some, heat[some]) == pytest.approx(heat[some].std(), rel=1e-12)
+
+
+def test_metrics_hold_the_deviation_of_the_target(toy_run, tmp_path):
+    fit(make_spec(toy_run | {"method": "mean", "model": {}, "forces": None}), tmp_path / "run")
+    found = evaluate(tmp_path / "run")["parts"]["test"]["energy"]
+    with h5py.File(tmp_path / "run" / "predictions.h5") as h5:
+        true = h5["test/true"][:]
+    assert found["deviation"] == pytest.approx(np.std(true)) and found["deviation"] > 0
 
 
 def test_evaluation_refuses_other_data(toy_run, toy, tmp_path):

@@ -146,10 +146,24 @@ def verify(args):
         sys.exit(1)
 
 
+def _architectures(stem: str | None):
+    """Print what the architectures are made of, or write it to STEM.md and .html."""
+    from schnet.tables import architectures_table, render_architectures, writers
+
+    if stem is None:
+        print(writers.markdown(architectures_table()), end="")
+    else:
+        render_architectures(stem)
+
+
 def models(args):
     """List trained models that can be named wherever a model file is asked for."""
     from schnet.trained import trained_models
 
+    if args.architectures:
+        return _architectures(args.output)
+    if args.output:
+        raise ConfigError("--output: trained models are only printed; add --architectures")
     found = trained_models()
     if not found:
         print("no trained models here; clone the repository, or train your own")
@@ -269,7 +283,15 @@ def add_verbs(verbs):
     p.add_argument("--neighbours", help="neighbour lists, in place of the run's")
     add_compute(p)
 
-    add_verb(verbs, "models", models)
+    p = add_verb(verbs, "models", models)
+    p.add_argument(
+        "--architectures", action="store_true", help="what every architecture is made of instead"
+    )
+    p.add_argument(
+        "-o",
+        "--output",
+        help="of --architectures: path without suffix; .md and .html are written",
+    )
 
     p = add_verb(verbs, "predict", predict)
     p.add_argument("model", help="model file, or a name that `schnet models` lists")

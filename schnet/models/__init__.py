@@ -3,7 +3,7 @@
 A new architecture is a new file here, see docs/extending.md.
 """
 
-from schnet.models.contract import BaseHyperparameters, Model
+from schnet.models.contract import BaseHyperparameters, Components, Model
 from schnet.models.files import load_model, read_model_file, save_model
 from schnet.models.registry import (
     architectures,
@@ -16,6 +16,7 @@ from schnet.models.validate import validate_model
 
 __all__ = [
     "BaseHyperparameters",
+    "Components",
     "Model",
     "architectures",
     "build",

@@ -19,7 +19,7 @@ from ase.data import atomic_masses, chemical_symbols
 from torch import Tensor, nn
 
 from schnet.data.structures import Batch, check_numbers
-from schnet.errors import ConfigError, DataError
+from schnet.errors import ConfigError, DataError, ModelError
 
 MAX_Z = 100  # atomic numbers are smaller
 READOUTS = ("sum", "mean", "dipole")
@@ -84,6 +84,29 @@ def _check_type(name: str, value, annotation) -> None:
         raise ConfigError(f"model: {name}: {value!r} is not {wanted}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"model: {name}: {value!r} is not a finite number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """What a model is made of, in a few words each: a line of the table of architectures.
+
+    Attributes:
+        source: who published the architecture.
+        embedding: what an atom (or a message) starts as.
+        basis: the functions that distances and angles are expanded in.
+        message: what neighbours send: the filter, or what takes its place.
+        cutoff: where messages end.
+        update: how the state takes in messages.
+        readout: from the last state to the output.
+    """
+
+    source: str
+    embedding: str
+    basis: str
+    message: str
+    cutoff: str
+    update: str
+    readout: str
 
 
 class Model(nn.Module):
@@ -158,6 +181,14 @@ class Model(nn.Module):
     def atomwise(self, batch: Batch) -> Tensor:
         """The contribution of every atom, [N], before scale and offsets."""
         raise NotImplementedError(f"{type(self).__name__} has neither atomwise nor forward")
+
+    def components(self) -> Components:
+        """What the model is made of, with its own numbers.
+
+        Raises:
+            ModelError: the architecture does not say.
+        """
+        raise ModelError(f"{type(self).__name__}: add components(), which says what it is made of")
 
     # ---- what all share --------------------------------------------------------------------------
     def forward(self, batch: Batch) -> Tensor:
@@ -255,6 +286,12 @@ class Model(nn.Module):
                 f"element {chemical_symbols[unseen[0]]}: the model has never seen it; "
                 f"it was trained on {trained}"
             )
+
+    @property
+    def usual_cutoff(self) -> str:
+        """The cutoff where it is the neighbour list's, for ``components``."""
+        cutoff = self.hyperparameters.cutoff
+        return "none: all pairs" if cutoff is None else f"{cutoff:g} Å"
 
     @property
     def n_parameters(self) -> int:

@@ -40,7 +40,7 @@ from scipy.special import spherical_jn
 from torch import Tensor, nn
 
 from schnet.data.structures import Batch
-from schnet.models.contract import MAX_Z, BaseHyperparameters, Model
+from schnet.models.contract import MAX_Z, BaseHyperparameters, Components, Model
 from schnet.models.layers import orthogonal_dense
 
 silu = nn.functional.silu
@@ -320,6 +320,25 @@ class DimeNet(Model):
         self.embedding = Embedding(p)
         self.interactions = nn.ModuleList(Interaction(p) for _ in range(p.n_blocks))
         self.outputs = nn.ModuleList(Output(p) for _ in range(p.n_blocks + 1))
+
+    def components(self) -> Components:
+        """What the model is made of, with its own numbers."""
+        p = self.hyperparameters
+        triplets = f"bilinear layer of {p.n_bilinear}"
+        source = "arXiv:2003.03123 (ICLR 2020)"
+        if p.plus_plus:
+            triplets = f"product in a space of {p.n_triplet}"
+            source = "arXiv:2011.14115 (2020)"
+        bessel = f"{p.n_radial} radial Bessel functions"
+        return Components(
+            source=source,
+            embedding=f"{p.n_features} numbers per directed pair: both elements and the basis",
+            basis=f"{bessel} of d, {p.n_spherical} × {p.n_radial} spherical ones of d and angle",
+            message=f"from pair to pair: messages, distances and angles, {triplets}",
+            cutoff=f"{p.reach:g} Å, smooth",
+            update=f"{p.n_blocks} blocks with own weights, residual blocks",
+            readout=f"one output per atom and block, added; {p.readout} over atoms",
+        )
 
     def atomwise(self, batch: Batch) -> Tensor:
         """The contribution of every atom, [N], before scale and offsets."""

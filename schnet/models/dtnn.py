@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from schnet.data.structures import Batch
-from schnet.models.contract import MAX_Z, BaseHyperparameters, Model
+from schnet.models.contract import MAX_Z, BaseHyperparameters, Components, Model
 from schnet.models.layers import dense
 
 
@@ -110,6 +110,20 @@ class DTNN(Model):
         self.out1 = dense(p.n_basis, p.n_output)
         # a dipole's norm has no gradient where all charges are zero
         self.out2 = dense(p.n_output, 1, zero=p.readout != "dipole")
+
+    def components(self) -> Components:
+        """What the model is made of, with its own numbers."""
+        p = self.hyperparameters
+        last = p.mu_min + (p.n_gaussians - 1) * p.spacing
+        return Components(
+            source="Nat. Commun. 8, 13890 (2017)",
+            embedding=f"{p.n_basis} numbers per element",
+            basis=f"{p.n_gaussians} Gaussians from {p.mu_min:g} to {last:g} Å, σ = {p.sigma:g} Å",
+            message=f"tanh of a tensor layer, {p.n_factors} factors: atom ∘ one layer on Gaussians",
+            cutoff=self.usual_cutoff,
+            update=f"{p.n_interactions} passes with shared weights, messages added",
+            readout=f"{p.n_basis} → {p.n_output} → 1 per atom, {p.readout} over atoms",
+        )
 
     def atomwise(self, batch: Batch) -> Tensor:
         """The contribution E_i of every atom, [N], before scale and offsets."""

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from schnet.data.structures import Batch
-from schnet.models.contract import MAX_Z, BaseHyperparameters, Model
+from schnet.models.contract import MAX_Z, BaseHyperparameters, Components, Model
 from schnet.models.layers import dense, ssp
 
 
@@ -120,6 +120,19 @@ class EnnS2S(Model):
         self.project = dense(2 * f, f)
         self.set_to_set = SetToSet(f, p.n_readout)
         self.output1, self.output2 = dense(2 * f, f), dense(f, 1, zero=True)
+
+    def components(self) -> Components:
+        """What the model is made of, with its own numbers."""
+        p, f = self.hyperparameters, self.hyperparameters.n_features
+        return Components(
+            source="arXiv:1704.01212 (ICML 2017)",
+            embedding=f"{f} numbers per element",
+            basis="none: the distance itself",
+            message=f"features times a {f} × {f} matrix from three dense layers on the distance",
+            cutoff=self.usual_cutoff,
+            update=f"{p.n_passes} passes with shared weights, gated recurrent unit",
+            readout=f"set-to-set, {p.n_readout} steps, then {2 * f} → {f} → 1 per molecule",
+        )
 
     def forward(self, batch: Batch) -> Tensor:
         """Scaled output [B] without the offset."""

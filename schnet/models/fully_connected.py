@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from schnet.data.structures import Batch
-from schnet.models.contract import MAX_Z, BaseHyperparameters, Model
+from schnet.models.contract import MAX_Z, BaseHyperparameters, Components, Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,19 @@ class FullyConnected(Model):
         self.hidden1 = nn.Linear(3, p.n_hidden)
         self.hidden2 = nn.Linear(p.n_hidden, p.n_hidden)
         self.output = nn.Linear(p.n_embedding + p.n_hidden, 1)
+
+    def components(self) -> Components:
+        """What the model is made of, with its own numbers."""
+        p = self.hyperparameters
+        return Components(
+            source="Oesch, Loan, Ha, student report (2023)",
+            embedding=f"{p.n_embedding} numbers per element",
+            basis=f"none: coordinates through two layers of {p.n_hidden}",
+            message="none",
+            cutoff="none: atoms do not see each other",
+            update="none",
+            readout=f"{p.n_embedding + p.n_hidden} → 1 per atom, {p.readout} over atoms",
+        )
 
     def atomwise(self, batch: Batch) -> Tensor:
         """The contribution of every atom, [N], before scale and offsets."""

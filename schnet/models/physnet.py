@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from schnet.data.structures import Batch
-from schnet.models.contract import MAX_Z, BaseHyperparameters, Model
+from schnet.models.contract import MAX_Z, BaseHyperparameters, Components, Model
 from schnet.models.layers import orthogonal_dense, ssp
 from schnet.models.schnet import cfconv
 
@@ -167,6 +167,19 @@ class PhysNet(Model):
         self.blocks = nn.ModuleList(Module(p) for _ in range(p.n_modules))
         self.scales = nn.Parameter(torch.ones(MAX_Z))  # s_Z
         self.shifts = nn.Parameter(torch.zeros(MAX_Z))  # c_Z
+
+    def components(self) -> Components:
+        """What the model is made of, with its own numbers."""
+        p = self.hyperparameters
+        return Components(
+            source="J. Chem. Theory Comput. 15, 3678 (2019)",
+            embedding=f"{p.n_features} numbers per element",
+            basis=f"{p.n_radial} Gaussians of exp(-r), centres and widths learned",
+            message="features ∘ attention mask, one linear layer on the basis",
+            cutoff=f"{p.reach:g} Å, smooth",
+            update=f"{p.n_modules} modules with own weights, gate and residual blocks",
+            readout=f"one output per atom and module, added; {p.readout} over atoms",
+        )
 
     def atomwise(self, batch: Batch) -> Tensor:
         """The contribution E_i of every atom, [N], before scale and offsets."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from schnet.data.structures import Batch
-from schnet.models.contract import MAX_Z, BaseHyperparameters, Model
+from schnet.models.contract import MAX_Z, BaseHyperparameters, Components, Model
 from schnet.models.layers import dense, ssp
 
 
@@ -160,6 +160,20 @@ class SchNet(Model):
         self.output2 = dense(p.n_features // 2, 1)
         if p.readout != "dipole":  # the norm of a dipole has no gradient where all charges are zero
             nn.init.zeros_(self.output2.weight)  # training starts from the mean
+
+    def components(self) -> Components:
+        """What the model is made of, with its own numbers."""
+        p = self.hyperparameters
+        divided = ", divided by the number of neighbours" if p.divides_by_neighbours else ""
+        return Components(
+            source="J. Chem. Phys. 148, 241722 (2018)",
+            embedding=f"{p.n_features} numbers per element",
+            basis=f"{p.n_gaussians} Gaussians from 0 to {p.r_max:g} Å, γ = {p.gamma:g} Å⁻²",
+            message=f"features ∘ filter, two dense layers on the Gaussians{divided}",
+            cutoff=self.usual_cutoff,
+            update=f"{p.n_interactions} blocks with own weights, residual",
+            readout=f"{p.n_features} → {p.n_features // 2} → 1 per atom, {p.readout} over atoms",
+        )
 
     def blocks(self) -> list[InteractionBlock]:
         """The interaction blocks, first to last."""

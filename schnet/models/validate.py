@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from ase import Atoms
@@ -40,7 +40,8 @@ def validate_model(model: Model | str, **hyperparameters) -> None:
     which would obey every symmetry. They are: dependence on the positions; translation, rotation
     and permutation; independence of the other structures of a batch and of what fills it up; forces
     -dE/dr against finite differences; precision of float32 and of the offsets; save and load;
-    that elements which were not in the training data are refused; and probes, where it has them.
+    that elements which were not in the training data are refused; probes, where it has them; and
+    that the model says what it is made of.
 
     Args:
         model: a model, or the name of an architecture to build.
@@ -297,6 +298,14 @@ def _sent(model: Model, batch: Batch, sends: Tensor) -> Tensor:
     return model.atomwise(replace(batch, sends=sends))
 
 
+def components(sample: Sample) -> None:
+    """The model says what it is made of, every part of it in some words."""
+    found = sample.model.components()
+    empty = [name for name, text in asdict(found).items() if not text.strip()]
+    if empty:
+        _fail(sample.model, "components", f"{', '.join(empty)}: say it in a few words")
+
+
 CHECKS: tuple[Callable[[Sample], None], ...] = (
     shapes,
     translation,
@@ -309,4 +318,5 @@ CHECKS: tuple[Callable[[Sample], None], ...] = (
     save_and_load,
     unseen_elements,
     probes,
+    components,
 )

@@ -17,6 +17,8 @@ from schnet.models import architectures
 from schnet.project.checks import (
     check_cell,
     check_claims,
+    check_derived,
+    check_only,
     check_overrides,
     check_spec,
     hyperparameter_names,
@@ -171,8 +173,11 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
     for name in project.scale.get("architectures", {}):
         where = f"workflow/scales/{resolved['scale']}.yaml: architectures"
         known_or_nearest(name, architectures(), "architecture", where)
+    scales = sorted(path.stem for path in (folder / "workflow" / "scales").glob("*.yaml"))
     for name, experiment in project.experiments.items():
         check_claims(experiment, f"workflow/experiments/{name}.yaml")
+        check_derived(experiment, f"workflow/experiments/{name}.yaml")
+        check_only(experiment, scales, f"workflow/experiments/{name}.yaml")
         project.cells[name] = [
             _cell(project, name, row, column)
             for row in experiment["rows"]
@@ -198,7 +203,9 @@ def _is_computed(name: str, experiment: dict, row: dict, column: dict) -> bool:
     where = f"workflow/experiments/{name}.yaml: rows {row['key']}: columns"
     for key in computed:
         known_or_nearest(key, keys, "column", where)
-    return not column.get("quoted") and not row.get("quoted") and column["key"] in computed
+    if column.get("quoted") or row.get("quoted") or row.get("derived"):
+        return False
+    return column["key"] in computed
 
 
 def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
@@ -238,8 +245,11 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
     cell = Cell(row["key"], column["key"], quantity, column.get("part", "test"), unit)
     cell.committee = column.get("committee", "")
     cell.missing = _why_missing(project, dataset, nominal, size)
+    scale = project.config["scale"]
     if cell.committee and "committee" not in project.scale:
-        cell.missing = f"committees are not part of the scale {project.config['scale']}"
+        cell.missing = f"committees are not part of the scale {scale}"
+    if row["key"] not in column.get("only", {}).get(scale, [row["key"]]):
+        cell.missing = cell.missing or f"left out at the scale {scale}"
     if cell.missing:
         return cell
     spec = replace(spec, n_train=size)

@@ -66,6 +66,34 @@ def check_overrides(model: dict, runs):
         known_or_nearest(name, sorted(known), "hyper-parameter", "config.yaml: run: model")
 
 
+def check_only(experiment: dict, scales: list[str], where: str):
+    """Raise ConfigError where ``only:`` of a column names no scale or no row."""
+    rows = [row["key"] for row in experiment["rows"]]
+    for column in experiment["columns"]:
+        place = f"{where}: columns {column['key']}: only"
+        for scale, keys in column.get("only", {}).items():
+            known_or_nearest(scale, scales, "scale", place)
+            for key in keys:
+                known_or_nearest(key, rows, "row", place)
+
+
+def check_derived(experiment: dict, where: str):
+    """Raise ConfigError for derived rows of nothing, or with what has no effect on them."""
+    derived = [row for row in experiment["rows"] if row.get("derived")]
+    plain = [r for r in experiment["rows"] if not (r.keys() & {"derived", "extension", "quoted"})]
+    if derived and not plain:
+        raise ConfigError(f"{where}: rows: derived ones need a row that they are computed from")
+    for row in derived:
+        for key in ("unit", "also_unit", "quantity", "run", "quoted"):
+            if key in row:
+                message = f"{key}: a derived row has none; leave it out"
+                raise ConfigError(f"{where}: rows {row['key']}: {message}")
+    for column in experiment["columns"]:
+        if derived and column.get("unit"):
+            message = f"unit: that of the row {derived[0]['key']} differs; give units to rows"
+            raise ConfigError(f"{where}: columns {column['key']}: {message}")
+
+
 def check_spec(spec: RunSpec, source: dict, where: str):
     """Raise ConfigError for a method, architecture, hyper-parameter or target unheard of."""
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from schnet.files import write_json, write_text
 from schnet.project import Project
 from schnet.tables import writers
+from schnet.tables.architectures import architectures_table, render_architectures
 from schnet.tables.cells import Entry, Printed, entries, published
 from schnet.tables.layout import Table, grid, make_table
 from schnet.tables.notes import footnotes
@@ -16,12 +17,14 @@ __all__ = [
     "Entry",
     "Printed",
     "Table",
+    "architectures_table",
     "entries",
     "footnotes",
     "grid",
     "make_table",
     "published",
     "render",
+    "render_architectures",
 ]
 
 

@@ -14,6 +14,7 @@ from schnet.errors import ConfigError
 from schnet.finished import Finished
 from schnet.project import Cell, Project
 from schnet.run import Run
+from schnet.tables.derived import SUMMARIES
 from schnet.units import factor
 
 DIGITS = 12  # of a data digest, enough to tell data sets apart
@@ -68,6 +69,9 @@ class Entry:
         measured: mean over repeats. error: its standard error, None for one run.
         repeats: runs that went into it.
         printed: the printed number in ``unit``. original: as it is printed.
+        deviation: mean over repeats of the standard deviation of the true values; None where the
+            metrics do not say it.
+        derived: how it is computed from the other cells of its column; empty for others.
         quoted: taken from a document, not computed here.
         extension: not in the paper.
         missing: why runs are missing; empty where none is.
@@ -86,6 +90,8 @@ class Entry:
     repeats: int = 0
     printed: Printed | None = None
     original: Printed | None = None
+    deviation: float | None = None
+    derived: str = ""
     quoted: bool = False
     extension: bool = False
     missing: str = ""
@@ -165,7 +171,12 @@ def entries(project: Project, name: str) -> list[Entry]:
             key = (row["key"], column["key"])
             entry = Entry(*key, column.get("unit") or row.get("unit"))
             entry.extension = bool(row.get("extension"))
-            entry.quoted = key not in cells and key in printed
+            entry.derived = row.get("derived", "")
+            entry.quoted = bool(row.get("quoted") or column.get("quoted"))
+            if key not in cells and key in printed and not entry.derived:
+                entry.quoted = True
+            if entry.derived:
+                entry.unit = SUMMARIES[entry.derived].unit
             entry.comparable = not project.made_up
             entry.original = printed.get(key)
             if entry.unit is None and entry.original:
@@ -175,6 +186,10 @@ def entries(project: Project, name: str) -> list[Entry]:
             if entry.original:
                 entry.printed = _printed(entry.original, entry, path)
             out.append(entry)
+    for entry in out:
+        if entry.derived and not entry.quoted:
+            others = [e for e in out if e.column == entry.column]
+            _derive(entry, [e for e in others if not (e.derived or e.extension or e.quoted)])
     return out
 
 
@@ -189,7 +204,7 @@ def _printed(original: Printed, entry: Entry, path: Path | None) -> Printed:
 def _measure(entry: Entry, cell: Cell):
     """Fill in what the evaluated runs of a cell say."""
     entry.missing = cell.missing
-    values, raw, data = [], [], set()
+    values, raw, data, deviations = [], [], set(), []
     for run in cell.runs:
         metrics = run.metrics()
         if metrics is None:
@@ -197,6 +212,8 @@ def _measure(entry: Entry, cell: Cell):
         found = _metric(metrics, cell, run)
         entry.unit = entry.unit or found["unit"]
         values.append(found["mae"] * factor(found["unit"], entry.unit))
+        if "deviation" in found:
+            deviations.append(found["deviation"] * factor(found["unit"], entry.unit))
         part = metrics.get("alternatives", {}).get("raw", {}).get(cell.part, {})
         if cell.quantity in part:
             other = part[cell.quantity]
@@ -213,6 +230,8 @@ def _measure(entry: Entry, cell: Cell):
         entry.measured = float(np.mean(values))
     if len(values) > 1:
         entry.error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
+    if values and len(deviations) == len(values):
+        entry.deviation = float(np.mean(deviations))
     if raw:
         entry.raw = float(np.mean(raw))
     if cell.committee == "mean":
@@ -229,6 +248,26 @@ def _measure_mean(entry: Entry, cell: Cell):
     committee = read_committee(cell.runs, cell.part, cell.quantity)
     mae = float(np.abs(committee.error).mean())
     entry.measured = mae * factor(committee.unit, entry.unit or committee.unit)
+
+
+def _derive(entry: Entry, others: list[Entry]):
+    """Fill in a derived cell from the measured cells of its column, or say what it lacks."""
+    absent = [e.row for e in others if e.measured is None]
+    untold = [e.row for e in others if e.measured is not None and not e.deviation]
+    if absent:
+        entry.missing = f"it needs a value of {', '.join(absent)}"
+    elif untold:
+        names = ", ".join(untold)
+        entry.missing = (
+            f"it needs the standard deviation of {names}, which metrics.json does not hold; "
+            "`schnet evaluate` writes it"
+        )
+    if entry.missing:
+        return
+    ratios = [e.measured / e.deviation for e in others if e.measured is not None and e.deviation]
+    entry.measured = SUMMARIES[entry.derived].of(np.array(ratios))
+    entry.runs = [run for e in others for run in e.runs]
+    entry.data = "+".join(sorted({digest for e in others for digest in e.data.split("+")} - {""}))
 
 
 def _metric(metrics: dict, cell: Cell, run: Run) -> dict:

@@ -15,7 +15,7 @@ class Table:
     """A table ready to be written.
 
     Attributes:
-        name: of its experiment. scale: of its data.
+        name: of its experiment. scale: of its data; empty where there are none.
         title, caption: texts.
         header: of the columns. rows: texts, as many each as the header.
         notes: sentences under it.
@@ -30,6 +30,11 @@ class Table:
     rows: list[list[str]]
     notes: list[str]
     entries: list[Entry]
+
+    @property
+    def at_scale(self) -> str:
+        """What a heading says in brackets; empty where there are no data."""
+        return f"({self.scale} scale)" if self.scale else ""
 
 
 def make_table(project: Project, name: str) -> Table:
@@ -65,8 +70,8 @@ def grid(project: Project, name: str, cells: list[Entry]) -> tuple[list[str], li
     if with_unit:
         header.append("Unit")
     for column in columns:
-        printed_in = experiment.get("printed_in", "paper") if column["key"] in compared else ""
-        header += _titles(column, printed_in, differences)
+        printed = "printed" if experiment.get("printed_in") else "paper"
+        header += _titles(column, column["key"] in compared, differences, printed)
     rows = []
     for row in experiment["rows"]:
         here = [by_key[row["key"], column["key"]] for column in columns]
@@ -97,21 +102,16 @@ def _unit_of_row(columns: list[dict], cells: list[Entry]) -> str:
     return next((unit for unit in units if unit), "")
 
 
-def _titles(column: dict, printed_in: str, differences: bool) -> list[str]:
-    """The headers of one column of an experiment.
-
-    Args:
-        printed_in: what printed numbers stand beside the measured ones; empty: none.
-        differences: whether their differences are shown.
-    """
+def _titles(column: dict, compared: bool, differences: bool, printed: str) -> list[str]:
+    """The headers of one column of an experiment; ``printed``: that of the printed numbers."""
     title = ", ".join(filter(None, (column.get("group"), column["label"])))
     if column.get("unit"):
         title += f" ({column['unit']})"
     if column.get("quoted"):
         return [f"{title}, quoted"]
     titles = [f"{title}, here"]
-    if printed_in:
-        titles.append(printed_in)
+    if compared:
+        titles.append(printed)
         if differences:
             titles.append("difference")
     return titles

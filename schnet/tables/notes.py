@@ -44,8 +44,10 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
         notes += verdicts(project.experiments[name], cells)
     notes += _missing(cells)
     if any(cell.quoted for cell in cells):
+        origin = project.experiments[name].get("printed_in", "the paper")
         notes.append(
-            "Columns and rows without a measured value are quoted as printed, not computed here."
+            f"Columns and rows without a measured value are quoted from {origin}; they are not "
+            "computed here."
         )
     if project.made_up:
         notes.append("Demo numbers: never to be compared with the printed ones.")

@@ -24,6 +24,7 @@ COLUMNS = (
     "quoted",
     "missing",
     "data",
+    "derived",
 )
 
 
@@ -48,6 +49,7 @@ def _record(cell: Entry) -> list:
         cell.quoted or None,
         cell.missing or None,
         cell.data or None,
+        cell.derived or None,
     ]
 
 
@@ -91,12 +93,13 @@ def _cell_content(cell: Entry) -> dict:
         "runs": [run.path for run in cell.runs],
         "raw": cell.raw,
         "data": cell.data,
+        "derived": cell.derived,
     }
 
 
 def markdown(table: Table) -> str:
     lines = [
-        f"## {table.title} ({table.scale} scale)",
+        f"## {table.title} {table.at_scale}".rstrip(),
         "",
         table.caption,
         "",
@@ -175,7 +178,7 @@ def latex(table: Table) -> str:
     def line(texts: list[str]) -> str:
         return " & ".join(latex_text(text) for text in texts) + r" \\"
 
-    title = f"{latex_text(table.title)} ({latex_text(table.scale)} scale)"
+    title = latex_text(f"{table.title} {table.at_scale}".rstrip())
     parts = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table*}",
@@ -211,14 +214,15 @@ def html_fragment(table: Table) -> str:
     body = "".join(_html_row(row, "td") for row in table.rows)
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
     runs = "".join(_html_runs(cell) for cell in table.entries if cell.runs)
+    if runs:
+        runs = f"<details><summary>Runs behind the cells</summary><ul>{runs}</ul></details>"
     return (
         f'<section id="{html.escape(table.name)}">'
-        f"<h2>{title} <small>({html.escape(table.scale)} scale)</small></h2>"
+        f"<h2>{title} <small>{html.escape(table.at_scale)}</small></h2>"
         f"<p>{caption}</p>"
         f"<div class='scroll'><table><thead>{_html_row(table.header, 'th')}</thead>"
         f"<tbody>{body}</tbody></table></div>"
-        f"<ul class='notes'>{notes}</ul>"
-        f"<details><summary>Runs behind the cells</summary><ul>{runs}</ul></details></section>"
+        f"<ul class='notes'>{notes}</ul>{runs}</section>"
     )
 
 

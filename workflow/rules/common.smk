@@ -9,7 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
-from schnet import figures
+from schnet import figures, provenance
 from schnet.errors import SchNetError
 from schnet.lock import arriving
 from schnet.methods import memory_mb

@@ -5,6 +5,7 @@ rule report:
     input:
         config=RESOLVED,
         tables=expand(f"{RESULTS}/tables/{{table}}.json", table=TABLES),
+        architectures=f"{RESULTS}/tables/architectures.md",
         figures=expand(f"{RESULTS}/figures/{{figure}}.png", figure=PROJECT.figures),
     output:
         report(

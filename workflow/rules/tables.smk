@@ -39,3 +39,19 @@ for name in TABLES:
         input:
             f"{RESULTS}/tables/{name}.md",
         localrule: True
+
+
+rule architectures:
+    # what the models are made of: no data, no runs
+    output:
+        md=f"{RESULTS}/tables/architectures.md",
+        html=f"{RESULTS}/tables/architectures.html",
+    log:
+        f"{RESULTS}/logs/tables/architectures.log",
+    localrule: True
+    params:
+        stem=f"{RESULTS}/tables/architectures",
+        # written again when a model changes
+        models=provenance.code()["models"],
+    shell:
+        "schnet models --architectures --output {params.stem:q} > {log:q} 2>&1"
