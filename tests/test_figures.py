@@ -241,7 +241,7 @@ def test_bins_of_a_calibration_are_root_mean_squares():
 
 def test_calibration_of_a_committee(complete, tmp_path):
     """Two members: mean and spread by hand from their predictions."""
-    data = drawn(complete, "calibration", tmp_path).set_index(["row", "column", "bin"])
+    data = drawn(complete, "calibration", tmp_path).set_index(["row", "column"])
     cells = {(c.row, c.column): c for c in complete.cells["committee_md17"]}
     errors = []
     for run in cells["toluene", "committee_forces"].runs:
@@ -249,7 +249,7 @@ def test_calibration_of_a_committee(complete, tmp_path):
             predicted, true = h5["test/forces_predicted"][:], h5["test/forces_true"][:]
             errors.append((predicted - true).ravel())
     mean, spread = (errors[0] + errors[1]) / 2, np.abs(errors[0] - errors[1]) / np.sqrt(2)
-    bins = data.loc["toluene", "committee_forces"]
+    bins = data.loc[[("toluene", "committee_forces")]]
     assert bins["n"].sum() == len(mean) == 360 and (bins["members"] == 2).all()
     ratio = np.sqrt((mean**2).mean() / (spread**2).mean())
     assert bins["ratio"].to_numpy() == pytest.approx(ratio)

@@ -1,4 +1,4 @@
-# Tables from the metrics of their runs, predictions of committees and workflow/published, nothing else.
+# Tables from metrics of their runs, predictions of committees and workflow/published alone.
 
 
 rule table:
