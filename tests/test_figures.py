@@ -89,8 +89,8 @@ def write_run(run, error=0.1, spread=5.0, centre=0.0, with_model=False):
     if run.settings.method == "neural":
         losses = "step,raw_loss,ema_loss\n10,2,3\n20,1,0.5\n30,1,0.7\n"
         run.history_file.write_text(losses)
-    if with_model:
-        write_model(run)
+        if with_model:
+            write_model(run)
     return run
 
 
@@ -383,6 +383,23 @@ def test_histogram_of_structures_leaves_forces_out(complete):
     assert set(pd.read_csv(io.StringIO(text))["unit"]) == {"kcal/mol"}
 
 
+def test_histogram_of_the_rows_that_are_named(complete):
+    """Table II has four with two repeats at N = 3,000, and SchNet's alone at N = 60,000."""
+    figure = {"kind": "error_histogram", "experiments": ["table_2"], "options": {"panel": "column"}}
+    counts = []
+    for rows in ([], ["schnet", "sine"]):
+        figure["options"]["rows"] = rows
+        _, text = error_histogram.draw(complete, figure)
+        found = pd.read_csv(io.StringIO(text)).groupby("panel")["count"].sum()
+        counts.append((found["N = 3,000"], found["N = 60,000"]))
+    assert counts == [(8 * 60, 2 * 60), (4 * 60, 2 * 60)]
+
+
+def test_predictions_are_drawn_of_networks_alone(complete, tmp_path):
+    shown = set(drawn(complete, "predicted_true", tmp_path)["run"])
+    assert shown and {complete.runs[path].settings.method for path in shown} == {"neural"}
+
+
 def test_residuals_are_drawn_where_the_range_hides_the_errors(tmp_path):
     project = demo(tmp_path)
     precise, coarse = project.runs_of("table_3")[:2]
@@ -501,6 +518,7 @@ def declare(folder, name, **changes):
         ({"options": {"x_label": 3}}, "x_label", "should be like"),
         ({"options": {"labels": {"schnett": "SchNet"}}}, "labels", "'schnet'"),
         ({"kind": "error_histogram", "options": {"panel": "rows"}}, "panel", "'row'"),
+        ({"kind": "error_histogram", "options": {"rows": ["schnett"]}}, "rows", "'schnet'"),
         ({"kind": "error_histogram", "options": {"bins": True}}, "bins", "should be like"),
         ({"kind": "chemical_potential", "options": {"molecules": ["benzen"]}}, "m", "'benzene'"),
         ({"kind": "chemical_potential_cut", "options": {"probe": "Cc"}}, "probe", "'C'"),
