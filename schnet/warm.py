@@ -40,6 +40,7 @@ MODULES = (
     "schnet.tables",
     "schnet.figures",
     "schnet.report",
+    "sklearn.kernel_ridge",
 )
 
 
@@ -187,6 +188,8 @@ def _begin(caller: socket.socket) -> list[str]:
         os.dup2(file, number)
         os.close(file)
     argv, directory, environment = json.loads(request.decode("utf-8", "surrogateescape"))
+    with suppress(OSError, IndexError):  # what top and ps call this process
+        Path("/proc/self/comm").write_text(f"schnet {argv[0]}")
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)

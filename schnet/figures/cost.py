@@ -82,5 +82,8 @@ def draw(project: Project, figure: dict):
         title = ", ".join(filter(None, [declared.get("group"), declared["label"]]))
         ax.set(xscale="log", yscale="log", title=title, xlabel="core-seconds of training")
         ax.set_ylabel(f"mean absolute error / {style.unit_text(group['unit'].iloc[0])}")
+        for axis in (ax.xaxis, ax.yaxis):
+            style.log_axis(axis)
+        ax.tick_params(labelsize=7, which="both")
     axes[0].legend(fontsize=7)
     return picture, data.to_csv(index=False)
