@@ -183,7 +183,7 @@ def test_table_with_means_errors_units_and_missing_runs(workflow, tmp_path):
     assert "A measured value without ± is of one run: no standard error." in markdown
     assert "Trained here: qm9: N = 110,000, 10 steps." in markdown
     page = (tmp_path / "rendered" / "table_1.html").read_text()
-    assert f'href="#run-{radius.path}"' in page
+    assert f'href="../report.html#run-{radius.path}"' in page
     content = json.loads((tmp_path / "rendered" / "table_1.json").read_text())
     cell = next(c for c in content["cells"] if c["row"] == "r2")
     assert cell["runs"] == [radius.path]
@@ -222,8 +222,8 @@ def test_a_method_without_steps_is_rendered_everywhere(workflow, tmp_path):
     report.render(project, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     line = re.search(f'<tr id="run-{re.escape(run.path)}">.*?</tr>', page)
-    texts = re.findall("<td>(.*?)</td>", line[0])
-    assert texts[1:7] == ["–", "3 s", "–", "–", "mean", "the CPU"]
+    texts = re.findall("<td.*?>(.*?)</td>", line[0])
+    assert texts[2:8] == ["–", "3 s", "–", "–", "mean", "the CPU"]
 
 
 def test_metrics_that_do_not_have_what_a_cell_shows(workflow, tmp_path):
@@ -381,7 +381,9 @@ def test_notes_count_verified_runs(workflow, tmp_path):
     ("text", "expected"),
     [
         ("Å^2 of data_set", r"\AA{}$^{2}$ of data\_set"),
-        ("ε_HOMO", r"$\epsilon$\_HOMO"),
+        ("ε_HOMO, C_v", r"$\epsilon$$_{\mathrm{HOMO}}$, C$_{\mathrm{v}}$"),
+        ("my_data.npz a_b/c", r"my\_data.npz a\_b/c"),
+        ("-0.1 of 10-20, +3", r"$-$0.1 of 10-20, +3"),
         ("a^b ~ c", r"a\textasciicircum{}b \textasciitilde{} c"),
         ("\\x {y} $z$", r"\textbackslash{}x \{y\} \$z\$"),
         ("R&D 5 % #1", r"R\&D 5 \% \#1"),
@@ -405,15 +407,48 @@ def test_latex_of_every_table_is_escaped(workflow, tmp_path):
         assert text.count("{") == text.count("}")
 
 
+def finish_all(project, name):
+    """Finish all runs of a table with whatever its cells show."""
+    for k, run in enumerate(project.runs_of(name)):
+        finish(run)
+        metrics = json.loads(run.metrics_file.read_text())
+        for cell in (c for c in project.cells[name] if run in c.runs):
+            error = {"mae": 0.0123 * (k + 1), "rmse": 1.0, "n": 9, "unit": cell.unit or "eV"}
+            metrics["parts"].setdefault(cell.part, {})[cell.quantity] = error
+        write_json(run.metrics_file, metrics)
+
+
+def test_latex_heads_span_their_columns(workflow, tmp_path):
+    project = open_project(workflow, tmp_path, "paper")
+    finish_all(project, "table_3")
+    _, latex, _ = rendered(project, "table_3", tmp_path)
+    lines = latex.splitlines()
+    columns = len(re.search(r"begin{tabular}{(\w+)}", latex)[1])
+    for line in lines[lines.index(r"\toprule") + 1 : lines.index(r"\bottomrule")]:
+        if line.endswith(r" \\"):
+            inner = re.sub(r"\\begin{tabular}.*?\\end{tabular}", "", line)
+            spans = [int(n) for n in re.findall(r"multicolumn{(\d+)}", inner)]
+            assert sum(spans) + inner.count("&") + 1 - len(spans) == columns
+    assert r"\multicolumn{7}{c}{N = 1,000} & \multicolumn{9}{c}{N = 50,000} \\" in latex
+    assert r"\label{tab:table-3}" in latex and "$-$0.0" in latex
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
-def test_latex_compiles(workflow, tmp_path):
-    project = open_project(workflow, tmp_path, "demo")
-    _, latex, _ = rendered(project, "table_1", tmp_path)
-    page = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
-    (tmp_path / "page.tex").write_text(page + latex + r"\end{document}")
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_latex_compiles(workflow, tmp_path, scale):
+    """Every table fits the page of the article class, in width and in height."""
+    project = open_project(workflow, tmp_path, scale)
+    page = [r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"]
+    for name in project.experiments:
+        finish_all(project, name)
+        _, latex, _ = rendered(project, name, tmp_path)
+        page += [latex, r"\clearpage"]
+    (tmp_path / "page.tex").write_text("\n".join([*page, r"\end{document}"]))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
+    log = (tmp_path / "page.log").read_text(errors="replace")
+    assert not re.findall("Overfull .*|.*too large for page.*", log)
 
 
 # ---- report --------------------------------------------------------------------------------------
@@ -433,7 +468,7 @@ def test_report_names_the_hardware_that_was_used(workflow, tmp_path, execution, 
     report.render(project, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     line = re.search(f'<tr id="run-{re.escape(run.path)}">.*?</tr>', page)[0]
-    assert f"<td>{hardware}</td>" in line
+    assert f">{hardware}</td>" in line
     assert f"1 of {len(project.runs)} runs" in page and "Table III" in page
 
 

@@ -41,7 +41,7 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     notes += _of_experiment(project.experiments[name])
     if not project.made_up:
         notes += verdicts(project.experiments[name], cells)
-    notes += _missing(cells)
+    notes += _missing(project.experiments[name], cells)
     if any(cell.quoted for cell in cells):
         notes.append(
             "Columns and rows without a measured value are quoted from the paper; they are not "
@@ -136,10 +136,40 @@ def _of_experiment(experiment: dict) -> list[str]:
     return notes
 
 
-def _missing(cells: list[Entry]) -> list[str]:
-    """The cells without all their runs, by reason."""
-    reasons: dict[str, list[str]] = {}
-    for cell in cells:
-        if cell.missing:
-            reasons.setdefault(cell.missing, []).append(f"{cell.row}/{cell.column}")
-    return [f"Missing, {reason}: {', '.join(where)}." for reason, where in reasons.items()]
+def _missing(experiment: dict, cells: list[Entry]) -> list[str]:
+    """The cells without all their runs, by reason; whole columns and rows by their labels."""
+    computed = [cell for cell in cells if not cell.quoted]
+    notes = []
+    for reason in dict.fromkeys(cell.missing for cell in computed if cell.missing):
+        if all(cell.missing == reason for cell in computed):
+            notes.append(f"Missing, {reason}: all cells.")
+            continue
+        columns = _whole(experiment["columns"], "column", computed, reason)
+        left = [c for c in computed if c.column not in columns]
+        rows = _whole(experiment["rows"], "row", left, reason)
+        where = [f"all of {label}" for label in [*columns.values(), *rows.values()]]
+        where += [f"{c.row}/{c.column}" for c in left if c.missing == reason and c.row not in rows]
+        notes.append(f"Missing, {reason}: {'; '.join(where)}.")
+    return notes
+
+
+def _whole(named: list[dict], axis: str, cells: list[Entry], reason: str) -> dict[str, str]:
+    """Labels by key of rows or columns whose cells, two or more, all lack runs for one reason."""
+    out = {}
+    for entry in named:
+        reasons = [cell.missing for cell in cells if getattr(cell, axis) == entry["key"]]
+        if len(reasons) > 1 and set(reasons) == {reason}:
+            out[entry["key"]] = ": ".join(filter(None, (entry.get("group"), entry["label"])))
+    return out
+
+
+def sizes(project: Project, name: str) -> str:
+    """What stands for the training sizes that a table names; empty where these are the same."""
+    pairs = set()
+    for cell in project.cells[name]:
+        for run in cell.runs:
+            family = project.family(run.dataset) or {"n_train": {}}
+            nominal = [n for n, here in family["n_train"].items() if here == run.settings.n_train]
+            pairs |= {(int(n), run.settings.n_train) for n in nominal}
+    changed = [f"{here:,} in place of N = {n:,}" for n, here in sorted(pairs) if n != here]
+    return f"Training structures at this scale: {', '.join(changed)}." if changed else ""
