@@ -138,29 +138,22 @@ def _of_experiment(experiment: dict) -> list[str]:
 
 def _missing(experiment: dict, cells: list[Entry]) -> list[str]:
     """The cells without all their runs, by reason; whole columns and rows by their labels."""
-    computed = [cell for cell in cells if not cell.quoted]
-    notes = []
-    for reason in dict.fromkeys(cell.missing for cell in computed if cell.missing):
-        if all(cell.missing == reason for cell in computed):
-            notes.append(f"Missing, {reason}: all cells.")
-            continue
-        columns = _whole(experiment["columns"], "column", computed, reason)
-        left = [c for c in computed if c.column not in columns]
-        rows = _whole(experiment["rows"], "row", left, reason)
-        where = [f"all of {label}" for label in [*columns.values(), *rows.values()]]
-        where += [f"{c.row}/{c.column}" for c in left if c.missing == reason and c.row not in rows]
-        notes.append(f"Missing, {reason}: {'; '.join(where)}.")
-    return notes
-
-
-def _whole(named: list[dict], axis: str, cells: list[Entry], reason: str) -> dict[str, str]:
-    """Labels by key of rows or columns whose cells, two or more, all lack runs for one reason."""
-    out = {}
-    for entry in named:
-        reasons = [cell.missing for cell in cells if getattr(cell, axis) == entry["key"]]
-        if len(reasons) > 1 and set(reasons) == {reason}:
-            out[entry["key"]] = ": ".join(filter(None, (entry.get("group"), entry["label"])))
-    return out
+    left = [cell for cell in cells if not cell.quoted]
+    if len({cell.missing for cell in left}) == 1 and left[0].missing:
+        return [f"Missing, {left[0].missing}: all cells."]
+    where: dict[str, list[str]] = {}
+    for axis in ("column", "row"):
+        for entry in experiment[f"{axis}s"]:
+            here = [cell for cell in left if getattr(cell, axis) == entry["key"]]
+            reasons = {cell.missing for cell in here}
+            if len(here) > 1 and len(reasons) == 1 and here[0].missing:
+                label = ": ".join(filter(None, (entry.get("group"), entry["label"])))
+                where.setdefault(here[0].missing, []).append(f"all of {label}")
+                left = [cell for cell in left if getattr(cell, axis) != entry["key"]]
+    for cell in left:
+        if cell.missing:
+            where.setdefault(cell.missing, []).append(f"{cell.row}/{cell.column}")
+    return [f"Missing, {reason}: {'; '.join(places)}." for reason, places in where.items()]
 
 
 def sizes(project: Project, name: str) -> str:
