@@ -4,51 +4,73 @@ from __future__ import annotations
 
 import base64
 import html
+import os
+import re
 from pathlib import Path
 
-from schnet import figures
+from schnet import figures, provenance
 from schnet.files import write_text
 from schnet.finished import Finished
+from schnet.page import download, page, rich
 from schnet.project import Project
 from schnet.run import RUN_FILE, Run
-from schnet.tables import architectures_table, make_table
-from schnet.tables.writers import html_fragment
+from schnet.tables import Table, architectures_table, make_table
+from schnet.tables.writers import cell_anchor, html_fragment
 from schnet.verify import is_current
 
-CSS = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;
-color:#1a1a1a}
-table{border-collapse:collapse;font-size:13px}
-td,th{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}
-thead th{border-bottom:2px solid #333;vertical-align:bottom}
-.scroll{overflow-x:auto}.notes{color:#444;font-size:12px}img{max-width:100%}
-small{color:#666;font-weight:normal}
-.banner{background:#fff4d6;border-left:4px solid #e69f00;padding:.6rem 1rem}
-details{font-size:12px}
-pre{background:#f6f6f6;padding:.5rem;overflow-x:auto;font-size:11px}
-"""
-COLUMNS = ("run", "steps", "training", "per step", "memory", "engine", "hardware", "verified")
+COLUMNS = (
+    "run",
+    "shown in",
+    "steps",
+    "training",
+    "per step",
+    "memory",
+    "engine",
+    "hardware",
+    "verified",
+)
 VERIFIED = {True: "with this code", False: "other numbers", None: "not with this code"}
 NONE = "–"
+#: what is offered for download beside a figure
+DOWNLOADS = {"csv": "text/csv", "pdf": "application/pdf"}
+LARGEST = 500_000  # bytes of a file that is put into the page
+ABOUT = (
+    "Every measured number leads to the runs behind it, every run back to the numbers that it is "
+    "part of. The files beside tables and figures are part of this page, but for large ones."
+)
 
 
-def _cost(run: Run, finished: Finished) -> list[str]:
-    """One line of the list of runs, in the order of COLUMNS; a dash for what a method has not."""
-    steps, seconds, memory = finished.steps, finished.seconds, finished.memory_mb
-    per_step = NONE
-    if steps and seconds is not None:
-        per_step = f"{1000 * seconds / steps:.2f} ms"
-    return [
-        run.path,
-        f"{steps:,}" if steps else NONE,
-        f"{seconds:,.0f} s" if seconds is not None else NONE,
-        per_step,
-        f"{memory:,.0f} MB" if memory is not None else NONE,
-        finished.engine or finished.method,
-        finished.hardware,
-        VERIFIED[is_current(run.folder)],
-    ]
+def duration(seconds: float) -> str:
+    """Seconds as a reader wants them, with two or three digits."""
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 360000 else f"{seconds / 3600:,.0f} h"
+
+
+def _quantity(text: str, value: float | None) -> str:
+    """A cell of the list of runs that is sorted by its value; a dash where there is none."""
+    if value is None:
+        return f"<td data-value=''>{NONE}</td>"
+    return f"<td data-value='{value:.6g}'>{text}</td>"
+
+
+def _cost(run: Run, finished: Finished) -> str:
+    """The cells of one run in the order of COLUMNS, but for the first two."""
+    steps, seconds, memory = finished.steps or None, finished.seconds, finished.memory_mb
+    per_step = None if steps is None or seconds is None else 1000 * seconds / steps
+    texts = [finished.engine or finished.method, finished.hardware]
+    return "".join(
+        [
+            _quantity(f"{steps or 0:,}", steps),
+            _quantity(duration(seconds or 0.0), seconds),
+            _quantity(f"{per_step or 0:.3g} ms", per_step),
+            _quantity(f"{memory or 0:,.0f} MB", memory),
+            *(f"<td class='text'>{html.escape(text)}</td>" for text in texts),
+            f"<td class='text'>{VERIFIED[is_current(run.folder)]}</td>",
+        ]
+    )
 
 
 def _extremes(run: Run) -> str:
@@ -68,48 +90,124 @@ def _extremes(run: Run) -> str:
     return "; ".join(texts)
 
 
-def _runs(project: Project) -> str:
+def _places(tables: list[Table]) -> dict[str, dict[str, list[str]]]:
+    """The cells that a run is part of: run's path -> title of the table -> anchors."""
+    places: dict[str, dict[str, list[str]]] = {}
+    for table in tables:
+        for cell in table.entries:
+            for run in cell.runs:
+                anchors = places.setdefault(run.path, {}).setdefault(table.title, [])
+                anchors.append(cell_anchor(table.name, cell))
+    return places
+
+
+def _back(titles: dict[str, list[str]]) -> str:
+    """Links from a run to its cells: the first of each table by its title, others by number."""
+    links = []
+    for title, anchors in titles.items():
+        texts = [rich(title), *map(str, range(2, len(anchors) + 1))]
+        links += [
+            f"<a href='#{html.escape(anchor)}'>{text}</a>"
+            for anchor, text in zip(anchors, texts, strict=True)
+        ]
+    return ", ".join(links)
+
+
+def _runs(project: Project, finished: dict[str, Finished], tables: list[Table]) -> str:
     """Cost and provenance of every finished run."""
-    lines, details, hours = [], [], 0.0
-    for path, run in sorted(project.runs.items()):
-        finished = Finished.read(run)
-        if finished is None:
-            continue
-        hours += (finished.seconds or 0.0) / 3600
-        anchor = html.escape(path)
-        cells = "".join(f"<td>{html.escape(text)}</td>" for text in _cost(run, finished))
-        lines.append(f'<tr id="run-{anchor}">{cells}</tr>')
-        about = html.escape((run.folder / RUN_FILE).read_text(encoding="utf-8"))
-        details.append(
-            f"<details><summary>{anchor}</summary><p>{html.escape(_extremes(run))}</p>"
-            f"<pre>{about}</pre></details>"
+    places = _places(tables)
+    lines, details = [], []
+    for path, about in finished.items():
+        run, name = project.runs[path], html.escape(path)
+        lines.append(
+            f'<tr id="run-{name}"><td><a href="#settings-{name}">{name}</a></td>'
+            f"<td class='words'>{_back(places.get(path, {}))}</td>{_cost(run, about)}</tr>"
         )
-    head = "".join(f"<th>{title}</th>" for title in COLUMNS)
-    count = f"{len(lines)} of {len(project.runs)} runs, {hours:.2f} hours of training in all."
+        settings = html.escape((run.folder / RUN_FILE).read_text(encoding="utf-8"))
+        details.append(
+            f'<details id="settings-{name}"><summary>{name}</summary>'
+            f"<p>{html.escape(_extremes(run))}</p><pre>{settings}</pre></details>"
+        )
+    head = "".join(f"<th class='text'><button>{title}</button></th>" for title in COLUMNS)
+    seconds = sum(about.seconds or 0.0 for about in finished.values())
+    count = f"{len(lines)} of {len(project.runs)} runs"
     return (
-        f"<section id='runs'><h2>Runs and their cost</h2><p>{count}</p>"
-        f"<div class='scroll'><table><thead><tr>{head}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table></div>{''.join(details)}</section>"
+        "<section id='runs'><h2>Runs and their cost</h2>"
+        f"<p>{count}, {duration(seconds)} of training in all. A click on a head sorts.</p>"
+        f"<div class='scroll'><table class='sortable'><thead><tr>{head}</tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f"<h2>Settings and extremes of every run</h2>{''.join(details)}</section>"
     )
 
 
-def _figure(project: Project, name: str) -> str:
-    """A drawn figure with its caption; empty while it is not drawn."""
+def _figure(project: Project, name: str, folder: Path) -> str:
+    """A drawn figure with its caption; empty while it is not drawn.
+
+    Args:
+        folder: of the report, to which links to large files and other pages are relative.
+    """
     picture = project.results / "figures" / f"{name}.png"
     if not picture.exists():
         return ""
     code = base64.b64encode(picture.read_bytes()).decode()
+    title = rich(project.figures[name]["title"])
     caption = html.escape(figures.caption(project, name))
-    links = "".join(
-        f" <a href='figures/{name}.{suffix}'>{name}.{suffix}</a>"
-        for suffix in figures.extras(project, name)
-        if picture.with_suffix(f".{suffix}").exists()
-    )
+    files = []
+    for suffix in (*DOWNLOADS, *figures.extras(project, name)):
+        file = picture.with_suffix(f".{suffix}")
+        if not file.exists():
+            continue
+        if suffix in DOWNLOADS and file.stat().st_size <= LARGEST:
+            content = file.read_bytes()
+            files.append(download(suffix.upper(), file.name, content, DOWNLOADS[suffix]))
+        else:
+            link = html.escape(Path(os.path.relpath(file, folder)).as_posix())
+            files.append(f"<a href='{link}'>{suffix.upper()} ({file.name})</a>")
+    scale = html.escape(project.config["scale"])
     return (
-        f"<section id='{html.escape(name)}'><figure>"
-        f"<img alt='{caption}' src='data:image/png;base64,{code}'>"
-        f"<figcaption>{caption}{links}</figcaption></figure></section>"
+        f"<section id='{html.escape(name)}'><h2>{title} <small>({scale} scale)</small></h2>"
+        f"<figure><img alt='{title}' src='data:image/png;base64,{code}'>"
+        f"<figcaption>{caption}</figcaption></figure>"
+        f"<p class='downloads'>{' · '.join(files)}</p></section>"
     )
+
+
+def _commit(git: dict) -> str:
+    """The commit of a record of provenance, as a reader cites it."""
+    if not git.get("commit"):
+        return "unknown (no git repository)"
+    return git["commit"][:12] + (", with changes" if git.get("modified") else "")
+
+
+def _origin(project: Project, finished: dict[str, Finished]) -> str:
+    """Scale, commit, date and machine of this page, and those of the runs."""
+    here = provenance.collect()
+    abouts = [project.runs[path].about() or {} for path in finished]
+    commits = {_commit(about.get("provenance", {}).get("git", {})) for about in abouts}
+    facts = {
+        "Scale": project.config["scale"],
+        "Date": here["finished"].replace("T", " ").replace("+00:00", " UTC"),
+        "Commit": _commit(here["git"]),
+        "Machine": f"{provenance.hardware()}, {here['cores']} cores, Python {here['python']}",
+        "Commits of the runs": "; ".join(sorted(commits)),
+        "Hardware of the runs": ", ".join(sorted({about.hardware for about in finished.values()})),
+    }
+    lines = (f"<dt class='soft'>{k}</dt><dd>{html.escape(v)}</dd>" for k, v in facts.items() if v)
+    return f"<dl>{''.join(lines)}</dl>"
+
+
+def _natural(name: str) -> list:
+    """A key by which figure_2 comes before figure_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _contents(title: str, entries: dict[str, str]) -> str:
+    """A list of links to sections; empty without any."""
+    links = (
+        f"<li><a href='#{html.escape(name)}'>{rich(text)}</a></li>"
+        for name, text in entries.items()
+    )
+    return f"<h2>{title}</h2><ul>{''.join(links)}</ul>" if entries else ""
 
 
 def render(project: Project, output: str | Path):
@@ -119,27 +217,28 @@ def render(project: Project, output: str | Path):
         project: the resolved configuration.
         output: the HTML file.
     """
-    parts, contents = [], []
-    for name, experiment in project.experiments.items():
-        parts.append(html_fragment(make_table(project, name)))
-        contents.append((name, experiment["title"]))
-    components = architectures_table()
-    parts.append(html_fragment(components))
-    contents.append((components.name, components.title))
-    for name, figure in project.figures.items():
-        section = _figure(project, name)
-        if section:
-            parts.append(section)
-            contents.append((name, figure["title"]))
-    parts.append(_runs(project))
-    contents.append(("runs", "Runs"))
-    links = " · ".join(f"<a href='#{name}'>{html.escape(title)}</a>" for name, title in contents)
-    scale = html.escape(project.config["scale"])
-    page = (
-        "<!doctype html><html lang='en'><meta charset='utf-8'>"
-        f"<title>SchNet replication ({scale})</title><style>{CSS}</style>"
-        f"<h1>SchNet: replication, {scale} scale</h1>"
-        f"<p class='banner'>{html.escape(project.scale['note'])}</p>"
-        f"<p>{links}</p>{''.join(parts)}</html>\n"
-    )
-    write_text(Path(output), page)
+    output = Path(output)
+    # first the tables with printed numbers, and Fig. 2 before Fig. 10
+    names = sorted(project.experiments, key=lambda n: "published" not in project.experiments[n])
+    tables = [*(make_table(project, name) for name in names), architectures_table()]
+    drawn = {
+        name: _figure(project, name, output.parent)
+        for name in sorted(project.figures, key=_natural)
+    }
+    pictures = {name: section for name, section in drawn.items() if section}
+    abouts = {path: Finished.read(run) for path, run in sorted(project.runs.items())}
+    finished = {path: about for path, about in abouts.items() if about is not None}
+    scale = project.config["scale"]
+    body = [
+        f"<h1>SchNet: replication, {html.escape(scale)} scale</h1>",
+        _origin(project, finished),
+        f"<p class='banner'>{html.escape(project.scale['note'])}</p><p>{ABOUT}</p><nav>",
+        _contents("Tables", {table.name: table.title for table in tables}),
+        _contents("Figures", {name: project.figures[name]["title"] for name in pictures}),
+        _contents("Runs", {"runs": "Runs and their cost"}),
+        "</nav>",
+        *map(html_fragment, tables),
+        *pictures.values(),
+        _runs(project, finished, tables),
+    ]
+    write_text(output, page(f"SchNet replication ({scale})", "".join(body)))

@@ -85,6 +85,13 @@ def test_how_it_is_computed_is_no_reason_to_compute_again(finished, execution):
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
+def test_snakemakes_own_report_opens_with_a_description(finished):
+    done = crystals(finished, more=["--report", "report.html"])
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (finished / "report.html").read_text()
+    assert "Replication of" in page and "at the scale <strong>demo</strong>" in page
+
+
 def test_time_stamps_are_no_reason_to_compute_again(done_before):
     for file in (done_before / "data" / "demo").rglob("*"):
         file.touch()

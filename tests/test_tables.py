@@ -1,5 +1,6 @@
 """Tables, report, comparison and plan as a reader meets them."""
 
+import base64
 import csv
 import json
 import re
@@ -12,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 from schnet import plan, provenance, report, tables
-from schnet.compare import compare
+from schnet.compare import compare, pairs
 from schnet.data import census
 from schnet.data.fetch import fetch_file
 from schnet.errors import ConfigError, DataError, SchNetError
@@ -196,7 +197,7 @@ def test_table_with_means_errors_units_and_missing_runs(workflow, tmp_path):
     assert "A measured value without ± is of one run: no standard error." in markdown
     assert "Trained here: qm9: N = 110,000, 10 steps." in markdown
     page = (tmp_path / "rendered" / "table_1.html").read_text()
-    assert f'href="#run-{radius.path}"' in page
+    assert f'href="../report.html#run-{radius.path}"' in page
     content = json.loads((tmp_path / "rendered" / "table_1.json").read_text())
     cell = next(c for c in content["cells"] if c["row"] == "r2")
     assert cell["runs"] == [radius.path]
@@ -320,8 +321,8 @@ def test_a_method_without_steps_is_rendered_everywhere(workflow, tmp_path):
     report.render(project, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     line = re.search(f'<tr id="run-{re.escape(run.path)}">.*?</tr>', page)
-    texts = re.findall("<td>(.*?)</td>", line[0])
-    assert texts[1:7] == ["–", "3 s", "–", "–", "mean", "the CPU"]
+    texts = re.findall("<td.*?>(.*?)</td>", line[0])
+    assert texts[2:8] == ["–", "3 s", "–", "–", "mean", "the CPU"]
 
 
 def test_metrics_that_do_not_have_what_a_cell_shows(workflow, tmp_path):
@@ -413,7 +414,7 @@ def test_derived_rows_by_hand(workflow, tmp_path):
     assert [unit, here, printed, difference, other] == ["%", "12.5", "11", "+1.5", "1.84"]
     assert dtnn == ["–"] and line_of(markdown, "logMAE")[1:3] == ["", "-2.30"]
     # what is missing is said, and quoted columns are not computed
-    assert "Missing, it needs a value of mu: std/dtnn, log/dtnn." in markdown
+    assert "Missing, it needs a value of mu: std/dtnn; log/dtnn." in markdown
     assert cells["std", "dtnn"]["measured"] == cells["std", "other"]["measured"] == ""
     assert "quoted from a test; they are not computed here." in markdown and "printed" in latex
     content = json.loads((tmp_path / "rendered" / "summaries.json").read_text())
@@ -585,12 +586,59 @@ def test_notes_count_verified_runs(workflow, tmp_path):
     assert note() == [f"1 of 2 runs were {here}; 1 did not come out with the same numbers."]
 
 
+def test_whole_rows_and_columns_that_are_missing_have_their_labels(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    for row in ("ethanol", "aspirin"):
+        finish(runs_of(project, "table_4", row, "both_1000")[0], 0.1, "kcal/mol/Å", "forces")
+    finish(runs_of(project, "table_4", "ethanol", "energy_1000")[0], 1, "kcal/mol/Å", "forces")
+    markdown, _, _ = rendered(project, "table_4", tmp_path)
+    assert (
+        "- Missing, N = 50,000 is not part of the scale small: all of N = 50,000: SchNet, energy; "
+        "all of N = 50,000: SchNet, energy+forces."
+    ) in markdown
+    absent = next(x for x in markdown.splitlines() if x.startswith("- Missing, 0 of 1 runs there"))
+    assert "all of Benzene; all of Toluene" in absent and absent.endswith("; aspirin/energy_1000.")
+    assert (
+        "- Missing, 0 of 1 runs there: all cells."
+        in rendered(open_project(workflow, tmp_path, "paper"), "table_5", tmp_path)[0]
+    )
+
+
+def test_empty_columns_are_folded_away(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    finish(runs_of(project, "table_4", "ethanol", "both_1000")[0], 0.1, "kcal/mol/Å", "forces")
+    markdown, _, cells = rendered(project, "table_4", tmp_path)
+    heads = line_of(markdown, "Molecule")[1:]
+    title = "N = 1,000, SchNet, energy"
+    assert heads[:5] == [
+        "N = 1,000, GDML, forces, paper",
+        f"{title}, paper",
+        f"{title}+forces, here",
+        "paper",
+        "difference",
+    ]
+    assert line_of(markdown, "Ethanol")[1:6] == ["0.79", "6.56", "0.100", "0.39", "-0.29"]
+    assert len(cells) == 40  # the CSV file has all of them
+
+
+def test_a_caption_says_what_stands_for_the_sizes_of_the_paper(workflow, tmp_path):
+    def caption(scale):
+        return tables.make_table(open_project(workflow, tmp_path, scale), "table_1").caption
+
+    assert caption("demo").endswith(
+        "Training structures at this scale: 240 in place of N = 110,000."
+    )
+    assert "at this scale" not in caption("paper")
+
+
 # ---- LaTeX ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("Å^2 of data_set", r"\AA{}$^{2}$ of data\_set"),
-        ("ε_HOMO", r"$\epsilon$\_HOMO"),
+        ("ε_HOMO, C_v", r"$\epsilon$$_{\mathrm{HOMO}}$, C$_{\mathrm{v}}$"),
+        ("my_data.npz a_b/c", r"my\_data.npz a\_b/c"),
+        ("-0.1 of 10-20, +3", r"$-$0.1 of 10-20, +3"),
         ("a^b ~ c", r"a\textasciicircum{}b \textasciitilde{} c"),
         ("\\x {y} $z$", r"\textbackslash{}x \{y\} \$z\$"),
         ("R&D 5 % #1", r"R\&D 5 \% \#1"),
@@ -614,15 +662,48 @@ def test_latex_of_every_table_is_escaped(workflow, tmp_path):
         assert text.count("{") == text.count("}")
 
 
+def finish_all(project, name):
+    """Finish all runs of a table with whatever its cells show."""
+    cells = [cell for cells in project.cells.values() for cell in cells]
+    for k, run in enumerate(project.runs_of(name)):
+        finish(run)
+        metrics = json.loads(run.metrics_file.read_text())
+        for cell in (c for c in cells if run.path in {r.path for r in c.runs}):
+            error = {"mae": 0.0123 * (k + 1), "rmse": 1.0, "n": 9, "unit": cell.unit or "eV"}
+            metrics["parts"].setdefault(cell.part, {})[cell.quantity] = error
+        write_json(run.metrics_file, metrics)
+
+
+def test_latex_heads_span_their_columns(workflow, tmp_path):
+    project = open_project(workflow, tmp_path, "paper")
+    finish_all(project, "table_3")
+    _, latex, _ = rendered(project, "table_3", tmp_path)
+    lines = latex.splitlines()
+    columns = len(re.search(r"begin{tabular}{(\w+)}", latex)[1])
+    for line in lines[lines.index(r"\toprule") + 1 : lines.index(r"\bottomrule")]:
+        if line.endswith(r" \\"):
+            inner = re.sub(r"\\begin{tabular}.*?\\end{tabular}", "", line)
+            spans = [int(n) for n in re.findall(r"multicolumn{(\d+)}", inner)]
+            assert sum(spans) + inner.count("&") + 1 - len(spans) == columns
+    assert r"\multicolumn{9}{c}{N = 1,000} & \multicolumn{9}{c}{N = 50,000} \\" in latex
+    assert r"\label{tab:table-3}" in latex and "$-$0.0" in latex
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles(workflow, tmp_path):
-    project = open_project(workflow, tmp_path, "demo")
-    _, latex, _ = rendered(project, "table_1", tmp_path)
-    page = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
-    (tmp_path / "page.tex").write_text(page + latex + r"\end{document}")
+    """Every table fits the page of the article class, in width and in height."""
+    project = open_project(workflow, tmp_path, "paper")
+    page = [r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}"]
+    for name in project.experiments:
+        finish_all(project, name)
+        _, latex, _ = rendered(project, name, tmp_path)
+        page += [latex, r"\clearpage"]
+    (tmp_path / "page.tex").write_text("\n".join([*page, r"\end{document}"]))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:]
+    log = (tmp_path / "page.log").read_text(errors="replace")
+    assert not re.findall("Overfull .*|.*too large for page.*", log)
 
 
 # ---- report --------------------------------------------------------------------------------------
@@ -642,8 +723,55 @@ def test_report_names_the_hardware_that_was_used(workflow, tmp_path, execution, 
     report.render(project, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     line = re.search(f'<tr id="run-{re.escape(run.path)}">.*?</tr>', page)[0]
-    assert f"<td>{hardware}</td>" in line
+    assert f">{hardware}</td>" in line
     assert f"1 of {len(project.runs)} runs" in page and "Table III" in page
+
+
+def test_links_lead_from_cells_to_runs_and_back(workflow, tmp_path):
+    project = open_project(workflow, tmp_path, "paper")
+    finish_all(project, "table_1")
+    finish_all(project, "table_5")
+    report.render(project, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    names = re.findall(r"""\sid=["'](.*?)["']""", page)
+    assert len(names) == len(set(names))
+    links = set(re.findall(r"""href=["']#(.*?)["']""", page))
+    assert links <= set(names)
+    runs = [*project.runs_of("table_1"), *project.runs_of("table_5")]
+    assert {f"run-{run.path}" for run in runs} <= links
+    cells = {f"{n}/{c.row}/{c.column}" for n in ("table_1", "table_5") for c in project.cells[n]}
+    assert cells <= links
+    (line,) = re.findall(f'<tr id="run-{re.escape(runs[0].path)}">.*?</tr>', page)
+    assert "<a href='#table_1/homo/schnet'>Table I</a>" in line
+
+
+def test_report_needs_no_other_file(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    finish_all(project, "table_3")
+    pictures = project.results / "figures"
+    pictures.mkdir(parents=True)
+    for suffix in ("png", "pdf", "csv"):
+        (pictures / f"figure_3.{suffix}").write_bytes(b"content")
+    report.render(project, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", page)
+    assert "name='viewport'" in page and "prefers-color-scheme" in page
+    code = base64.b64encode(b"content").decode()
+    assert f"<a download='figure_3.pdf' href='data:application/pdf;base64,{code}'>PDF</a>" in page
+    table = re.search(r"download='table_3.csv' href='data:text/csv;base64,(.*?)'", page)[1]
+    _, _, cells = rendered(project, "table_3", tmp_path)
+    shown = list(csv.DictReader(base64.b64decode(table).decode().splitlines()))
+    assert {(r["row"], r["column"]): r for r in shown} == cells
+    about = provenance.collect()["git"]["commit"]
+    assert about[:12] in page and provenance.hardware() in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.034, "0.034 s"), (3, "3 s"), (59.6, "60 s"), (600, "10 min"), (9000, "2.5 h")],
+)
+def test_durations(seconds, text):
+    assert report.duration(seconds) == text
 
 
 # ---- schnet compare ------------------------------------------------------------------------------
@@ -701,6 +829,40 @@ def test_compare_wants_something_to_compare(tmp_path):
         compare(empty, write_tables(tmp_path / "b", (1.0, "d1")))
     with pytest.raises(SchNetError, match="no table to compare with"):
         compare(tmp_path / "absent", empty)
+
+
+def write_cells(results, *lines):
+    (results / "tables").mkdir(parents=True)
+    head = "row,column,unit,measured,printed,data"
+    (results / "tables" / "table_1.csv").write_text("\n".join([head, *lines]) + "\n")
+    return results
+
+
+def test_compare_side_by_side_across_scales(tmp_path):
+    one = write_cells(tmp_path / "small", "U0,mae,eV,0.5,0.014,d1", "mu,mae,Debye,2,0.033,d1")
+    lines = ("U0,mae,meV,250,14,d2", "mu,mae,Debye,6,0.033,d1", "G,mae,eV,1,,d1")
+    other = write_cells(tmp_path / "demo", *lines)
+    done = subprocess.run(
+        ["schnet", "compare", one, other, "-o", tmp_path / "both"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "2 cells measured in both, 1 in one alone" in done.stdout
+    assert "0.5 to 3, median 1.75" in done.stdout
+    with open(tmp_path / "both.csv", newline="", encoding="utf-8") as f:
+        records = {record["row"]: record for record in csv.DictReader(f)}
+    u0, dipole = records["U0"], records["mu"]
+    assert (u0["unit"], u0["first"], u0["second"], u0["ratio"]) == ("eV", "0.5", "0.25", "0.5")
+    assert (u0["printed"], u0["same_data"], dipole["same_data"]) == ("0.014", "no", "yes")
+    assert (records["G"]["first"], records["G"]["ratio"]) == ("", "")
+    assert "| mu | mae | Debye | 2 | 6 | 3 | 0.033 | yes |" in (tmp_path / "both.md").read_text()
+    assert (tmp_path / "both.png").stat().st_size > 10_000
+
+
+def test_compare_side_by_side_wants_common_cells_of_one_quantity(tmp_path):
+    one = write_cells(tmp_path / "a", "U0,mae,eV,0.5,,d")
+    with pytest.raises(SchNetError, match="no cell is measured in both"):
+        pairs(one, write_cells(tmp_path / "b", "G,mae,eV,0.5,,d"))
+    with pytest.raises(SchNetError, match=r"table_1.csv: U0, mae: cannot convert Debye"):
+        pairs(one, write_cells(tmp_path / "c", "U0,mae,Debye,0.5,,d"))
 
 
 # ---- schnet plan ---------------------------------------------------------------------------------

@@ -43,9 +43,12 @@ def report(args):
 
 
 def compare(args):
-    """Check regenerated tables against committed ones."""
-    from schnet.compare import compare
+    """Check regenerated tables against committed ones, or show two results side by side."""
+    from schnet.compare import compare, side_by_side
 
+    if args.output:
+        side_by_side(args.committed, args.regenerated, args.output)
+        return
     compare(args.committed, args.regenerated, args.tolerance, args.factor)
 
 
@@ -87,8 +90,14 @@ def add_verbs(verbs):
     add_configuration(p)
 
     p = add_verb(verbs, "compare", compare)
-    p.add_argument("committed", help="folder with tables as CSV")
-    p.add_argument("regenerated")
+    p.add_argument("committed", help="results/SCALE, or a folder with tables as CSV")
+    p.add_argument("regenerated", help="another one, of the same scale but with --output")
+    p.add_argument(
+        "-o",
+        "--output",
+        help="path without suffix: write all cells side by side, of any two scales, as .csv and "
+        ".md, a picture of them as .png and .pdf, and judge nothing",
+    )
     p.add_argument(
         "--tolerance",
         type=float,

@@ -47,6 +47,7 @@ __all__ = ["Cell", "Project", "load_project"]
 class Cell:
     """One cell of a table: the runs it averages over, and what to read from their metrics.
 
+    ``n_train`` is what the experiment says, in whose place a scale may have another number.
     ``committee`` is "" where the runs are repeats. Of runs that share a split it is "members" for
     the mean of their errors, and "mean" for the error of the mean of their predictions.
     """
@@ -56,6 +57,7 @@ class Cell:
     quantity: str
     part: str
     unit: str | None
+    n_train: int
     runs: list[Run] = field(default_factory=list)
     missing: str = ""
     committee: str = ""
@@ -242,7 +244,7 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
 
     spec = replace(spec, model=own_hyperparameters(spec))
 
-    cell = Cell(row["key"], column["key"], quantity, column.get("part", "test"), unit)
+    cell = Cell(row["key"], column["key"], quantity, column.get("part", "test"), unit, nominal)
     cell.committee = column.get("committee", "")
     cell.missing = _why_missing(project, dataset, nominal, size)
     scale = project.config["scale"]

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from schnet.project import Project
 from schnet.tables.cells import Entry, entries, number
-from schnet.tables.notes import footnotes
+from schnet.tables.notes import footnotes, sizes
 from schnet.units import factor
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands above one column of texts.
+
+    Attributes:
+        shows: "here", "quoted", … under a column of the experiment; the whole head elsewhere.
+        group, label: of the column of the experiment, with its unit.
+        key: of that column; empty above row titles and units.
+    """
+
+    shows: str
+    group: str = ""
+    label: str = ""
+    key: str = ""
 
 
 @dataclass
@@ -20,6 +36,7 @@ class Table:
         header: of the columns. rows: texts, as many each as the header.
         notes: sentences under it.
         entries: the cells with their numbers.
+        heads: of the columns, part by part. keys: of the rows.
     """
 
     name: str
@@ -30,6 +47,12 @@ class Table:
     rows: list[list[str]]
     notes: list[str]
     entries: list[Entry]
+    heads: list[Head] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.heads = self.heads or [Head(text) for text in self.header]
+        self.keys = self.keys or [""] * len(self.rows)
 
     @property
     def at_scale(self) -> str:
@@ -46,11 +69,13 @@ def make_table(project: Project, name: str) -> Table:
         name,
         project.config["scale"],
         experiment["title"],
-        experiment["caption"].strip(),
+        " ".join(filter(None, (experiment["caption"].strip(), sizes(project, name)))),
         header,
         rows,
         footnotes(project, name, cells),
         cells,
+        heads(header, experiment["columns"]),
+        _row_keys(experiment["rows"]),
     )
 
 
@@ -89,6 +114,38 @@ def grid(project: Project, name: str, cells: list[Entry]) -> tuple[list[str], li
     return header, rows
 
 
+def heads(header: list[str], columns: list[dict]) -> list[Head]:
+    """The parts of a header: a column of the experiment begins where its whole title stands.
+
+    Args:
+        header: of the columns of texts, see `grid`.
+        columns: of the experiment, in the same order.
+    """
+    out: list[Head] = []
+    coming = list(columns)
+    group = label = key = ""
+    for text in header:
+        title, _, shows = text.rpartition(", ")
+        if coming and title == _title(coming[0]):
+            column = coming.pop(0)
+            group, key = column.get("group", ""), column["key"]
+            label = title.removeprefix(f"{group}, ") if group else title
+            text = shows
+        out.append(Head(text, group, label, key))
+    return out
+
+
+def _row_keys(rows: list[dict]) -> list[str]:
+    """The key of the row behind each line; a row with a second reading has two lines."""
+    return [row["key"] for row in rows for _ in range(2 if row.get("also_unit") else 1)]
+
+
+def _title(column: dict) -> str:
+    """Group, label and unit of a column of an experiment."""
+    title = ", ".join(filter(None, (column.get("group"), column["label"])))
+    return f"{title} ({column['unit']})" if column.get("unit") else title
+
+
 def _wants_unit_column(columns: list[dict], cells: list[Entry]) -> bool:
     """Whether the columns do not say the units and these differ."""
     own = {c["key"] for c in columns if c.get("unit")}
@@ -104,9 +161,7 @@ def _unit_of_row(columns: list[dict], cells: list[Entry]) -> str:
 
 def _titles(column: dict, compared: bool, differences: bool, printed: str) -> list[str]:
     """The headers of one column of an experiment; ``printed``: that of the printed numbers."""
-    title = ", ".join(filter(None, (column.get("group"), column["label"])))
-    if column.get("unit"):
-        title += f" ({column['unit']})"
+    title = _title(column)
     if column.get("quoted"):
         return [f"{title}, quoted"]
     titles = [f"{title}, here"]

@@ -42,7 +42,7 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     notes += _of_experiment(project.experiments[name])
     if not project.made_up:
         notes += verdicts(project.experiments[name], cells)
-    notes += _missing(cells)
+    notes += _missing(project.experiments[name], cells)
     if any(cell.quoted for cell in cells):
         origin = project.experiments[name].get("printed_in", "the paper")
         notes.append(
@@ -159,10 +159,30 @@ def _of_experiment(experiment: dict) -> list[str]:
     return notes
 
 
-def _missing(cells: list[Entry]) -> list[str]:
-    """The cells without all their runs, by reason."""
-    reasons: dict[str, list[str]] = {}
-    for cell in cells:
+def _missing(experiment: dict, cells: list[Entry]) -> list[str]:
+    """The cells without all their runs, by reason; whole columns and rows by their labels."""
+    left = [cell for cell in cells if not cell.quoted]
+    if len({cell.missing for cell in left}) == 1 and left[0].missing:
+        return [f"Missing, {left[0].missing}: all cells."]
+    where: dict[str, list[str]] = {}
+    for axis in ("column", "row"):
+        for entry in experiment[f"{axis}s"]:
+            here = [cell for cell in left if getattr(cell, axis) == entry["key"]]
+            reasons = {cell.missing for cell in here}
+            if len(here) > 1 and len(reasons) == 1 and here[0].missing:
+                label = ": ".join(filter(None, (entry.get("group"), entry["label"])))
+                where.setdefault(here[0].missing, []).append(f"all of {label}")
+                left = [cell for cell in left if getattr(cell, axis) != entry["key"]]
+    for cell in left:
         if cell.missing:
-            reasons.setdefault(cell.missing, []).append(f"{cell.row}/{cell.column}")
-    return [f"Missing, {reason}: {', '.join(where)}." for reason, where in reasons.items()]
+            where.setdefault(cell.missing, []).append(f"{cell.row}/{cell.column}")
+    return [f"Missing, {reason}: {'; '.join(places)}." for reason, places in where.items()]
+
+
+def sizes(project: Project, name: str) -> str:
+    """What stands for the training sizes that a table names; empty where these are the same."""
+    pairs = set()
+    for cell in project.cells[name]:
+        pairs |= {(cell.n_train, run.n_train) for run in cell.runs}
+    changed = [f"{here:,} in place of N = {n:,}" for n, here in sorted(pairs) if n != here]
+    return f"Training structures at this scale: {', '.join(changed)}." if changed else ""
