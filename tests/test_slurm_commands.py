@@ -111,7 +111,7 @@ def test_refusals_that_last_are_said_once(slurm, tmp_path, reason, monkeypatch):
         assert slurm_commands.sbatch([*SUBMIT, "--wrap", INNER]) == 1
     assert len(slurm.submitted) == 1 and slurm_commands.REFUSED.exists()
     (message,) = (tmp_path / "messages").read_text().splitlines()
-    assert "slurm/config.yaml" in message
+    assert "slurm/config.yaml" in message and "'train qm9/U0/a/n9/rep0'" in message
 
 
 def test_states_are_those_of_the_jobs(slurm, tmp_path):
@@ -133,6 +133,20 @@ def test_states_are_those_of_the_jobs(slurm, tmp_path):
     # sacct, where the executor thinks that squeue forgets too soon
     done = answer("sacct", "-X", "--parsable2", "--name", "RUN")
     assert done.stdout.split() == ["1|COMPLETED", "2|FAILED"]
+
+
+def test_the_account_is_asked_for_as_if_by_a_shell(slurm, monkeypatch):
+    slurm.command("sacct", 'echo "$@ $SLURM_CONF"; echo mine')
+    done = answer("sacct", "-nu", "me", "-o", "Account%256", "|", "tail", "-1")
+    assert (done.stdout, done.returncode) == ("mine\n", 0)
+    slurm.command("sacct", 'echo "accounting is disabled" >&2; exit 1')
+    done = answer("sacct", "-nu", "me", "|", "tail", "-1")
+    assert done.returncode == 1 and "accounting is disabled" in done.stderr
+    # inside a job the executor removes SLURM_CONF
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    monkeypatch.setenv("SCHNET_SLURM_CONF", "/opt/slurm.conf")
+    slurm.command("squeue", 'echo "$SLURM_CONF"')
+    assert answer("squeue", "--me").stdout == "/opt/slurm.conf\n"
 
 
 def test_other_questions_go_to_slurm_itself(slurm):

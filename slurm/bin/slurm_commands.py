@@ -31,6 +31,7 @@ PATIENCE = 6 * 3600  # seconds until a refusal that may pass counts as a failure
 ANSWER = 30  # seconds that the queue may take to answer; the executor gives up after 60
 GONE = 60  # seconds that SLURM must not know a job, and the job not have ended, until it is lost
 NAME_LENGTH = 120
+CONFIGURATION = "SCHNET_SLURM_CONF"  # SLURM_CONF of the main process
 # what sbatch says when it may accept the same job later
 PASSING = re.compile(
     r"unable to contact|communication|connection|timed out|temporarily|try again|not respond"
@@ -52,15 +53,13 @@ def real(command: str) -> str:
 
 
 def say(text: str):
-    """One line where Snakemake writes its own; it keeps what its commands print to itself."""
-    terminal = os.environ.get("SCHNET_MESSAGES")
-    if not terminal:
+    """One line for the main process to print; Snakemake keeps what its commands print to itself."""
+    messages = os.environ.get("SCHNET_MESSAGES")
+    if not messages:
         return
-    try:
-        with open(terminal, "a") as stream:
-            print(f"[{time.strftime('%c')}] {text}", file=stream)
-    except OSError:
-        pass  # nobody reads it
+    Path(messages).parent.mkdir(parents=True, exist_ok=True)
+    with open(messages, "a") as stream:
+        print(f"[{time.strftime('%c')}] {text}", file=stream)
 
 
 def option(arguments: list[str], name: str) -> str | None:
@@ -108,16 +107,17 @@ def job_command(command: str, cores: str, record: str) -> str:
     return f"{command}\n{ends}"
 
 
-def refused(reason: str):
-    """Say once that SLURM refuses jobs for good; workflow/rules/slurm.smk then ends the call."""
+def refused(name: str, reason: str):
+    """Say once that SLURM refuses a job for good; workflow/rules/slurm.smk then ends the call."""
     if REFUSED.exists():
         time.sleep(NOTICE)
         return
     REFUSED.parent.mkdir(parents=True, exist_ok=True)
     REFUSED.write_text(reason)
     say(
-        f"SLURM refuses a job ({reason}): change slurm/config.yaml or the resources of the scale "
-        "(docs/cluster.md) and call snakemake again; this call ends when running jobs have ended"
+        f"SLURM refuses the job '{name}' ({reason}): change slurm/config.yaml or the resources of "
+        "the scale (docs/cluster.md) and call snakemake again; this call ends when running jobs "
+        "have ended (Ctrl-C cancels them)"
     )
     time.sleep(NOTICE)
 
@@ -147,7 +147,7 @@ def sbatch(arguments: list[str]) -> int:
         reason = " ".join(done.stderr.replace("sbatch: error: ", "").split())
         passing = PASSING.search(reason) and not LASTING.search(reason)
         if not passing:
-            refused(reason)
+            refused(option(arguments, "--job-name") or "", reason)
         if not passing or time.monotonic() - begin > PATIENCE:
             break
         wait = WAITS[min(attempt, len(WAITS) - 1)]
@@ -194,9 +194,22 @@ def states(run: str) -> dict[str, str]:
     return answer
 
 
+def last_line(arguments: list[str]) -> int:
+    """sacct for a call that ends in ``| tail -1``, as the executor asks for an account."""
+    question = arguments[: arguments.index("|")]
+    done = subprocess.run([real("sacct"), *question], capture_output=True, text=True)
+    print("".join(done.stdout.splitlines()[-1:]))
+    sys.stderr.write(done.stderr)
+    return done.returncode
+
+
 def main() -> int:
     """What the name of this file asks for."""
     name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
+    if CONFIGURATION in os.environ:  # the executor removes SLURM's own variables inside a job
+        os.environ.setdefault("SLURM_CONF", os.environ[CONFIGURATION])
+    if name == "sacct" and "|" in arguments:
+        return last_line(arguments)
     if name == "sbatch":
         return sbatch(arguments)
     run = option(arguments, "--name")

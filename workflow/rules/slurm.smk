@@ -29,24 +29,34 @@ RUN_THREADS = 0 if SUBMITS else THREADS
 KEEP_CHECKPOINT = "" if workflow.exec_mode.name == "DEFAULT" else "--keep-checkpoint"
 if SUBMITS:
     # SLURM's commands with better manners: slurm/bin/slurm_commands.py says which
+    REFUSED = Path(".snakemake/slurm_jobs/refused").absolute()
+    MESSAGES = REFUSED.with_name("messages")
     os.environ.update(
         PATH=os.pathsep.join(
             [f"{workflow.basedir}/slurm/bin", os.environ.get("PATH", "")]
         ),
-        # the standard error of this process: what they say is read by Snakemake alone
-        SCHNET_MESSAGES=str(Path(os.sep, "proc", str(os.getpid()), "fd", "2")),
+        # what they say themselves, Snakemake would keep to itself
+        SCHNET_MESSAGES=str(MESSAGES),
     )
-    REFUSED = Path(".snakemake/slurm_jobs/refused")
+    if CONFIGURATION := os.environ.get("SLURM_CONF"):
+        os.environ["SCHNET_SLURM_CONF"] = CONFIGURATION
     REFUSED.unlink(missing_ok=True)
+    MESSAGES.unlink(missing_ok=True)
 
-    def end_when_refused():
-        """No more jobs once SLURM has refused one for good, and no page about each of them."""
-        while not REFUSED.exists():
+    def pass_messages_on():
+        """Print what slurm/bin has to say; no more jobs once SLURM has refused one for good."""
+        shown, ending = 0, False
+        while True:
+            text = MESSAGES.read_text() if MESSAGES.exists() else ""
+            print(text[shown:], end="", file=sys.stderr, flush=True)
+            shown = len(text)
+            if REFUSED.exists() and not ending:
+                ending = True
+                logging.disable(logging.ERROR)  # no page about each job that is left
+                workflow.scheduler.exit_gracefully()
             time.sleep(1)
-        logging.disable(logging.ERROR)
-        workflow.scheduler.exit_gracefully()
 
-    threading.Thread(target=end_when_refused, daemon=True).start()
+    threading.Thread(target=pass_messages_on, daemon=True).start()
 
 if workflow.exec_mode.name == "REMOTE":
     # a job: the logs of earlier attempts stay, as NAME.log.1, NAME.log.2 and so on

@@ -50,7 +50,7 @@ rule architectures:
         f"{RESULTS}/logs/tables/architectures.log",
     localrule: True
     params:
-        stem=f"{RESULTS}/tables/architectures",
+        stem=lambda w: f"{RESULTS}/tables/architectures",
         # written again when a model changes
         models=provenance.code()["models"],
     shell:
