@@ -206,7 +206,7 @@ def last_line(arguments: list[str]) -> int:
 def main() -> int:
     """What the name of this file asks for."""
     name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
-    if CONFIGURATION in os.environ:  # the executor removes SLURM's own variables inside a job
+    if os.environ.get(CONFIGURATION):  # the executor removes SLURM's own variables inside a job
         os.environ.setdefault("SLURM_CONF", os.environ[CONFIGURATION])
     if name == "sacct" and "|" in arguments:
         return last_line(arguments)

@@ -37,9 +37,9 @@ if SUBMITS:
         ),
         # what they say themselves, Snakemake would keep to itself
         SCHNET_MESSAGES=str(MESSAGES),
+        # inside a job the executor removes SLURM's own variables
+        SCHNET_SLURM_CONF=os.environ.get("SLURM_CONF", ""),
     )
-    if CONFIGURATION := os.environ.get("SLURM_CONF"):
-        os.environ["SCHNET_SLURM_CONF"] = CONFIGURATION
     REFUSED.unlink(missing_ok=True)
     MESSAGES.unlink(missing_ok=True)
 
