@@ -69,17 +69,15 @@ def _own(args) -> None:
 
 
 def _output(args, where: str) -> str:
-    """The directory of a run whose file is given: a finished run's own, else one of its name."""
+    """The directory of a run whose file is given: that of the file."""
     if args.output is not None:
         return args.output
     if where == "run":
         raise ConfigError("--output is needed when the run is given inline")
     file = Path(args.run)
-    if (file.parent / MODEL_FILE).exists() and file.name == RUN_FILE:
-        return str(file.parent)
-    if file.name == RUN_FILE:
+    if file.name == RUN_FILE and not (file.parent / MODEL_FILE).exists():
         raise ConfigError(f"{file}: --output is needed, {RUN_FILE} is what a finished run writes")
-    return str(file.with_suffix(""))
+    return str(file.parent)
 
 
 def train(args):
@@ -226,7 +224,7 @@ def add_verbs(verbs):
     """train, evaluate, verify, models, predict, import-tf"""
     p = add_verb(verbs, "train", train)
     p.add_argument("run", nargs="?", help="run file (YAML), or its content as JSON")
-    p.add_argument("-o", "--output", help="directory (default: from the name of run file or data)")
+    p.add_argument("-o", "--output", help="directory (default: that of the run file)")
     p.add_argument(
         "--data",
         help="converted data set; without a run file any file that ASE reads, with labels",
