@@ -465,7 +465,7 @@ def test_the_table_of_architectures_is_that_of_the_models(tmp_path, capsys):
     assert text == committed, f"a model has changed: {command}"
     assert main(["models", "--architectures", "-o", str(tmp_path / "a")]) == 0
     assert (tmp_path / "a.md").read_text(encoding="utf-8") == text
-    assert "<td>dimenet</td>" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert ">dimenet</td>" in (tmp_path / "a.html").read_text(encoding="utf-8")
     assert main(["models", "-o", str(tmp_path / "b")]) == 2
     assert "add --architectures" in capsys.readouterr().err
     lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
