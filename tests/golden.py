@@ -20,7 +20,7 @@ MODELS = {
     "ethanol": "md17_ethanol/energy+forces/schnet-T3-*/n1000/rep0",
     "aspirin": "md17_aspirin/energy/schnet-T3-*/n1000/rep0",
     "toluene": "md17_toluene/energy+forces/schnet-T6-*/n1000/rep0",
-    "C20": "c20/energy+forces/schnet-T3-*/n20000/rep0",
+    "C20": "c20/energy+forces/schnet-T3-*-100k-*/n20000/rep0",
     "NaCl": "materials_project/formation_energy_per_atom/schnet-T6-*/n3000/rep0",
     "Si": "materials_project/formation_energy_per_atom/schnet-T6-*/n3000/rep0",
 }
