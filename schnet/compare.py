@@ -29,14 +29,11 @@ def _measured(path: Path) -> dict[tuple[str, str], Measured]:
 
     Derived ones are left out: those that they are computed from are compared.
     """
-    with open(path, encoding="utf-8", newline="") as f:
-        return {
-            (record["row"], record["column"]): Measured(
-                float(record["measured"]), record.get("data") or ""
-            )
-            for record in csv.DictReader(f)
-            if record["measured"] and not record.get("derived")
-        }
+    return {
+        key: Measured(float(record["measured"]), record.get("data") or "")
+        for key, record in _records(path).items()
+        if record["measured"] and not record.get("derived")
+    }
 
 
 def _agree(old: Measured, new: Measured, tolerance: float, factor: float) -> bool:

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from schnet import methods
-from schnet.data.own import convert_file, is_periodic
+from schnet.data.own import convert_file
 from schnet.data.splits import make_split, save_split
 from schnet.data.store import Store
-from schnet.data.structures import read_images
 from schnet.errors import ConfigError
 from schnet.evaluation import evaluate
 from schnet.files import atomic, read_yaml, scratch, write_yaml
@@ -106,10 +105,6 @@ def _data(source, out: Path, wishes: Wishes) -> tuple[Path, str, str | None]:
         store.require(target)
         forces = None if wishes.forces == "none" else wishes.forces or store.forces_of(target)
         return Path(source), target, forces
-    images = read_images(source)
-    cutoff = None
-    if is_periodic(source, images):
-        cutoff = wishes.cutoff or CUTOFF
     out.mkdir(parents=True, exist_ok=True)
     data = out / "data.h5"
     with scratch(data) as converted:
@@ -119,7 +114,7 @@ def _data(source, out: Path, wishes: Wishes) -> tuple[Path, str, str | None]:
             target=wishes.target,
             forces=wishes.forces,
             unit=wishes.unit,
-            cutoff=cutoff,
+            cutoff=wishes.cutoff or CUTOFF,
         )
         if (out / RUN_FILE).exists() and data.exists():
             if Store(converted).digest != Store(data).digest:

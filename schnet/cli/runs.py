@@ -50,16 +50,21 @@ def _settings(args) -> tuple[dict, str]:
     return values, where
 
 
+def _refuse(args, names: tuple[str, ...], why: str) -> None:
+    """Raise ConfigError for an option that is given and has no place here."""
+    for name in names:
+        if getattr(args, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')}: {why}")
+
+
 def _own(args) -> None:
     """Train on a structure file: what a run file would say is chosen, or an option."""
     from schnet.own import Wishes, train_file
 
     if args.data is None:
         raise ConfigError("schnet train: a run file, or --data with a structure file, is needed")
-    for name in ("split", "neighbours", "engine", "checkpoint_interval"):
-        if getattr(args, name) is not None:
-            option = name.replace("_", "-")
-            raise ConfigError(f"--{option}: needs a run file; without one it is chosen")
+    of_runs = ("split", "neighbours", "engine", "checkpoint_interval")
+    _refuse(args, of_runs, "needs a run file; without one it is chosen")
     names = [field.name for field in fields(Wishes)]
     given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
     if args.model is not None:
@@ -87,10 +92,7 @@ def train(args):
 
     if args.run is None:
         return _own(args)
-    for name in OWN_DATA:
-        if getattr(args, name) is not None:
-            option = name.replace("_", "-")
-            raise ConfigError(f"--{option}: is for own data; here the run file says it")
+    _refuse(args, OWN_DATA, "is for own data; here the run file says it")
     values, where = _settings(args)
     out = _output(args, where)
     spec = make_spec(values, where)

@@ -38,7 +38,7 @@ def convert_file(
             ``forces``, where all structures have them.
         unit: of the target (forces have it per Å); may be left out for results of a calculator,
             which are in eV.
-        cutoff: in Å, for crystals.
+        cutoff: in Å, of crystals; molecules are stored without.
 
     Returns:
         Names of the target and of the forces, None without.
@@ -49,6 +49,7 @@ def convert_file(
             are mixed.
     """
     images = read_images(source)
+    periodic = is_periodic(source, images)
     target = _target(source, images, target)
     forces = _forces(source, images, forces)
     unit = _unit(images[0], target, unit)
@@ -60,10 +61,10 @@ def convert_file(
         properties[forces] = Property(f"{unit}/Å", forces, per_atom=True, kind="forces")
     write_store(
         out,
-        _structures(source, images, target, forces, periodic=is_periodic(source, images)),
+        _structures(source, images, target, forces, periodic=periodic),
         properties,
         name=Path(source).stem,
-        cutoff=cutoff if is_periodic(source, images) else None,
+        cutoff=cutoff if periodic else None,
         notes={"converted from": Path(source).name},
     )
     return target, forces
