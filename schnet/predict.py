@@ -65,20 +65,19 @@ def predict(model, files, *, threads: int = 1, device: str = "cpu") -> Predicted
     for file in files:
         images = read_images(file)
         for start in range(0, len(images), BATCH):
+            some = images[start : start + BATCH]
             try:
-                done = _predict(predictor, images[start : start + BATCH])
+                done, batch = _predict(predictor, some)
             except DataError as error:
-                last = min(start + BATCH, len(images)) - 1
+                last = start + len(some) - 1
                 raise DataError(f"{file}, structures {start} to {last}: {error}") from error
-            out.shortest = min(out.shortest, predictor.shortest_distance(done[1]))
-            for index, (atoms, image) in enumerate(
-                zip(images[start:], done[0], strict=False), start
-            ):
+            out.shortest = min(out.shortest, predictor.shortest_distance(batch))
+            for index, (atoms, image) in enumerate(zip(some, done, strict=True), start):
                 rows.append(_row(network, str(file), index, atoms, image))
                 force_labels = vector_labels(atoms).get("forces")
                 if force_labels is not None and "schnet_forces" in image.arrays:
                     forces.append((force_labels, image.arrays["schnet_forces"]))
-            out.images += done[0]
+            out.images += done
     out.table = pd.DataFrame(rows)
     if "label" in out.table:
         labelled = out.table.dropna(subset="label")
