@@ -512,7 +512,7 @@ def declare(folder, name, **changes):
     ("changes", "place", "hint"),
     [
         ({"kind": "learning_curves"}, "kind", "'learning_curve'"),
-        ({"kind": "style"}, "kind", "known: chemical_potential"),
+        ({"kind": "style"}, "kind", "known: calibration, chemical_potential"),
         ({"experiments": ["table_22"]}, "experiments", "'table_2'"),
         ({"experiments": "al"}, "experiments", "'all'"),
         ({"kind": "dynamics"}, "dynamics", "draws from simulation:"),
@@ -541,7 +541,8 @@ def test_a_new_declaration_is_a_target(workflow):
     project = load_project({"scale": "demo", "results_dir": str(workflow / "results")}, workflow)
     for run in project.runs_of("table_2"):
         write_run(run)
-    assert len(drawn(project, "my_curve", workflow)) == 2
+    points = drawn(project, "my_curve", workflow)
+    assert (points["runs"] > 0).all() and len(points) == len(project.cells["table_2"])
     shutil.rmtree(workflow / "results")
     done = snakemake("-n", "my_curve", cwd=workflow)
     assert done.returncode == 0, done.stdout + done.stderr

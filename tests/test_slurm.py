@@ -503,7 +503,7 @@ def test_a_refusal_that_lasts_ends_the_run(cluster, prepared):
     done = run(command(50, *more, targets=["table_2"]), prepared, cluster)
     output = done.stdout + done.stderr
     assert done.returncode != 0 and "Trying to restart" not in output
-    (sentence,) = re.findall("SLURM refuses a job .*", output)
+    (sentence,) = re.findall("SLURM refuses the job .*", output)
     assert "time limit" in sentence and "slurm/config.yaml" in sentence
     assert "sbatch call" not in output
 
