@@ -12,6 +12,7 @@ _PUBLIC = {
     "save_model": "schnet.models",
     "validate_model": "schnet.models",
     "find_model": "schnet.trained",
+    "train": "schnet.own",
     "trained_models": "schnet.trained",
 }
 __all__ = sorted(_PUBLIC)

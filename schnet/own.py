@@ -57,15 +57,15 @@ class Wishes:
     seed: int = 0
 
 
-def train_file(source, out, wishes: Wishes, *, threads: int = 1, device: str = "cpu") -> Path:
+def train(source, out, *, threads: int = 1, device: str = "cpu", **wishes) -> Path:
     """Train on a structure file, or a converted data set; continues after an interruption.
 
     Args:
         source: any file that ASE reads, with labels, or an HDF5 file of `schnet data convert`.
         out: folder; gets data.h5, split.npz, settings.yaml, what a run has (model.pt, run.yaml,
             history.csv, metrics.json, predictions.h5), learning.png and parity.png.
-        wishes: what is not to be chosen from the data.
         threads, device: of the training.
+        wishes: the attributes of `Wishes`; what is not given is chosen from the data.
 
     Returns:
         The model file.
@@ -73,18 +73,35 @@ def train_file(source, out, wishes: Wishes, *, threads: int = 1, device: str = "
     Raises:
         ConfigError, DataError: see `convert_file`; too few structures; or the folder holds the
             training of other data or wishes.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> from ase.calculators.emt import EMT
+        >>> frames = []
+        >>> for seed in range(40):
+        ...     atoms = molecule("CH3CH2OH")
+        ...     atoms.rattle(0.05, seed=seed)
+        ...     atoms.calc = EMT()
+        ...     forces = atoms.get_forces()  # and the energy: both are written with the frame
+        ...     frames.append(atoms)
+        >>> from ase.io import write
+        >>> write("frames.extxyz", frames)
+        >>> train("frames.extxyz", "my_model", steps=100)  # doctest: +ELLIPSIS
+        <BLANKLINE>
+        ...
+        PosixPath('my_model/model.pt')
     """
-    out = Path(out)
-    data, target, forces = _data(source, out, wishes)
+    out, asked = Path(out), Wishes(**wishes)
+    data, target, forces = _data(source, out, asked)
     store = Store(data)
-    spec = _settings(store, target, forces, wishes)
+    spec = _settings(store, target, forces, asked)
     split = out / "split.npz"
     spec = replace(spec, data=str(data), split=str(split))
     parts = make_split(
-        store, n_train=spec.n_train or 0, n_validation=spec.n_validation or 0, seed=wishes.seed
+        store, n_train=spec.n_train or 0, n_validation=spec.n_validation or 0, seed=asked.seed
     )
     save_split(split, store, parts)
-    spec = _with_steps(spec, out, wishes, threads, device)
+    spec = _with_steps(spec, out, asked, threads, device)
     write_yaml(out / SETTINGS, spec.stated())
     methods.fit(spec, out, threads=threads, device=device)
     metrics = evaluate(out, threads=threads, device=device)

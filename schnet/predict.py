@@ -19,6 +19,7 @@ from schnet.errors import ConfigError, DataError
 from schnet.files import atomic
 from schnet.models import Model, load_model
 from schnet.trained import find_model
+from schnet.training_range import cautions
 from schnet.units import UNITS, factor
 
 BATCH = 64
@@ -35,14 +36,14 @@ class Predicted:
             ``schnet_unit`` and arrays ``schnet_forces``, the predictions.
         table: a row for each: file, index, formula, prediction and, where there are labels, label.
         labels: by quantity, ``target`` or ``forces``: true and predicted values [M], their unit.
-        shortest: smallest distance between two atoms in Å.
+        distances: smallest and largest distance of two atoms (within the cutoff) in Å.
     """
 
     model: Model
     images: list[Atoms] = field(default_factory=list)
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     labels: dict[str, tuple[np.ndarray, np.ndarray, str]] = field(default_factory=dict)
-    shortest: float = np.inf
+    distances: tuple[float, float] = (np.inf, 0.0)
 
 
 def predict(model, files, *, threads: int = 1, device: str = "cpu") -> Predicted:
@@ -67,11 +68,11 @@ def predict(model, files, *, threads: int = 1, device: str = "cpu") -> Predicted
         for start in range(0, len(images), BATCH):
             some = images[start : start + BATCH]
             try:
-                done, batch = _predict(predictor, some)
+                done, (shortest, longest) = _predict(predictor, some)
             except DataError as error:
                 last = start + len(some) - 1
                 raise DataError(f"{file}, structures {start} to {last}: {error}") from error
-            out.shortest = min(out.shortest, predictor.shortest_distance(batch))
+            out.distances = min(out.distances[0], shortest), max(out.distances[1], longest)
             for index, (atoms, image) in enumerate(zip(some, done, strict=True), start):
                 rows.append(_row(network, str(file), index, atoms, image))
                 force_labels = vector_labels(atoms).get("forces")
@@ -91,7 +92,7 @@ def predict(model, files, *, threads: int = 1, device: str = "cpu") -> Predicted
 
 
 def _predict(predictor: Predictor, images: list[Atoms]):
-    """Copies of the structures with the predictions in them, and the batch that they were."""
+    """Copies of the structures with the predictions in them, and their range of distances."""
     model = predictor.model
     data = from_atoms(
         images,
@@ -111,7 +112,8 @@ def _predict(predictor: Predictor, images: list[Atoms]):
             rows = slice(data.offsets[k], data.offsets[k + 1])
             image.arrays["schnet_forces"] = forces[rows].cpu().double().numpy()
         out.append(image)
-    return out, batch
+    d = batch.distances()
+    return out, (float(d.min()), float(d.max())) if len(d) else (np.inf, 0.0)
 
 
 def _row(model: Model, file: str, index: int, atoms: Atoms, image: Atoms) -> dict:
@@ -187,12 +189,8 @@ def report(predicted: Predicted, *, table: bool) -> None:
             f"{quantity}: MAE {np.abs(error).mean():.4g}, "
             f"RMSE {np.sqrt((error**2).mean()):.4g} {unit} against {len(true):,} labels"
         )
-    trained = model.provenance.get("distances", [0.0])[0]
-    if predicted.shortest < trained:
-        print(
-            f"caution: atoms come as close as {predicted.shortest:.2f} Å; the model was trained "
-            f"on {trained:.2f} Å and more"
-        )
+    for text in cautions(model, predicted.images, predicted.distances):
+        print(f"caution: {text}")
 
 
 def draw_parity(predicted: Predicted, path) -> None:

@@ -67,6 +67,10 @@ def trained_models() -> dict[str, Trained]:
 
     The best has the smallest test error. A model with forces is called like the data set
     ("md17_ethanol"), others are DATASET_TARGET ("qm9_U0").
+
+    Example:
+        >>> trained_models()["md17_ethanol"].n_train
+        1000
     """
     found: dict[tuple[str, str, bool], list[Trained]] = defaultdict(list)
     for results in _results():
@@ -86,6 +90,10 @@ def find_model(model: str | Path) -> Path:
 
     Raises:
         ModelError: there is no such file, and no such name.
+
+    Example:
+        >>> find_model("md17_ethanol").name
+        'model.pt'
     """
     path = Path(model)
     if path.exists() or path.suffix or len(path.parts) != 1:

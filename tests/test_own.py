@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
@@ -181,6 +182,37 @@ def test_predictions_against_labels(frames, tmp_path, capsys):
     assert list(table["index"]) == [0, 1, 2, 0, 1] and table["label"].isna().sum() == 1
     assert main(["predict", model_file, *files, "-o", str(tmp_path / "out.whatever")]) == 2
     assert "out.whatever: its name says no format" in capsys.readouterr().err
+
+
+def test_predictions_say_what_the_model_has_not_seen(file, frames, tmp_path, capsys):
+    train(file, tmp_path / "model", "--steps", "2")
+    model = tmp_path / "model" / "model.pt"
+    known = load_model(model).provenance
+    assert known["atoms"] == [9, 9] and known["elements"] == {"H": 48, "C": 48, "O": 48}
+    smallest, _ = known["distances"]
+    pulled, pushed = frames[0].copy(), frames[0].copy()
+    pulled.positions *= 1.5
+    pushed.positions *= 0.8
+    cases = {
+        "as trained": (frames[:3], []),
+        "other sizes": ([frames[0], molecule("H2O")], ["1 of 2 structures have other sizes"]),
+        "far apart": ([pulled], [f"up to {pulled.get_all_distances().max():.2f} Å apart"]),
+        "close": ([pushed], [f"on {smallest:.2f} Å and more"]),
+        "one atom": ([Atoms("H")], ["(all: 1 to 1 atoms)"]),
+    }
+    capsys.readouterr()
+    for name, (images, cautions) in cases.items():
+        write(tmp_path / "some.extxyz", images)
+        assert main(["predict", str(model), str(tmp_path / "some.extxyz")]) == 0
+        said = capsys.readouterr().out
+        assert said.count("caution") == len(cautions), (name, said)
+        assert all(text in said for text in cautions), (name, said)
+    content = torch.load(model, weights_only=True)
+    content["provenance"] |= {"structures": 3000, "elements": {"H": 3000, "C": 3000, "O": 7}}
+    torch.save(content, model)
+    write(tmp_path / "some.extxyz", frames[:3])
+    assert main(["predict", str(model), str(tmp_path / "some.extxyz")]) == 0
+    assert "caution: O occurs in 7 of 3,000 training" in capsys.readouterr().out
 
 
 def test_options_that_do_not_belong_together(file, tmp_path, capsys):

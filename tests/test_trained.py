@@ -1,5 +1,6 @@
 """Trained models by name."""
 
+import doctest
 import shutil
 
 import pytest
@@ -68,3 +69,14 @@ def test_the_best_of_ones_own_runs_counts(tmp_path, monkeypatch):
     (mine / "metrics.json").write_text(metrics.replace(error, "0.001"))
     monkeypatch.chdir(tmp_path)
     assert find_model("md17_ethanol") == mine / "model.pt"
+
+
+@pytest.mark.parametrize("name", package.__all__)
+def test_examples_of_what_can_be_imported(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    thing = getattr(package, name)
+    (found,) = doctest.DocTestFinder(recurse=False).find(thing, name, globs={name: thing})
+    assert found.examples
+    said: list[str] = []
+    doctest.DocTestRunner().run(found, out=said.append)
+    assert not said, "".join(said)

@@ -59,7 +59,8 @@ def _refuse(args, names: tuple[str, ...], why: str) -> None:
 
 def _own(args) -> None:
     """Train on a structure file: what a run file would say is chosen, or an option."""
-    from schnet.own import Wishes, train_file
+    from schnet.own import Wishes
+    from schnet.own import train as train_own
 
     if args.data is None:
         raise ConfigError("schnet train: a run file, or --data with a structure file, is needed")
@@ -70,7 +71,7 @@ def _own(args) -> None:
     if args.model is not None:
         given["model"] = mapping(args.model, "--model")
     out = args.output or f"{Path(args.data).stem}_model"
-    train_file(args.data, out, Wishes(**given), threads=args.threads, device=args.device)
+    train_own(args.data, out, threads=args.threads, device=args.device, **given)
 
 
 def _output(args, where: str) -> str:

@@ -57,6 +57,12 @@ def save_model(
         kind: what the property is (``Property.kind``); None: guessed from its name.
         provenance: anything plain that tells how the model came about.
         alternatives: other state dictionaries of the same model by name ("raw").
+
+    Example:
+        >>> from schnet import SchNet, load_model
+        >>> save_model("untrained.pt", SchNet(), target="energy", unit="eV")
+        >>> load_model("untrained.pt").unit
+        'eV'
     """
     content = dict(
         format=FORMAT,
@@ -134,6 +140,12 @@ def load_model(path, *, weights: str | None = None) -> Model:
 
     Raises:
         ModelError: the file cannot be used, or has no such weights.
+
+    Example:
+        >>> from schnet import find_model
+        >>> model = load_model(find_model("md17_ethanol"))
+        >>> model.target, model.unit, model.force_unit
+        ('energy', 'kcal/mol', 'kcal/mol/Å')
     """
     content = read_model_file(path)
     model = build(content["architecture"], content["hyperparameters"])

@@ -144,7 +144,14 @@ class InteractionBlock(nn.Module):
 
 
 class SchNet(Model):
-    """The architecture of Fig. 1: embedding, T interaction blocks, output network."""
+    """The architecture of Fig. 1: embedding, T interaction blocks, output network.
+
+    Example:
+        >>> from schnet.models.schnet import Hyperparameters
+        >>> model = SchNet(Hyperparameters(n_interactions=3, n_features=64))
+        >>> sum(p.numel() for p in model.parameters())
+        96833
+    """
 
     hyperparameters: Hyperparameters
     probes = True

@@ -49,6 +49,9 @@ def validate_model(model: Model | str, **hyperparameters) -> None:
 
     Raises:
         ModelError: a check fails; the message names the model, the check and the difference.
+
+    Example:
+        >>> validate_model("schnet", n_interactions=1, n_features=16)
     """
     if isinstance(model, str):
         with torch.random.fork_rng(devices=[]):

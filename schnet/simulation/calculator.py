@@ -23,7 +23,8 @@ class SchNetCalculator(Calculator):
     with ``calc.get_property("forces_std", atoms)`` or from ``calc.results``. One model has none.
 
     Args:
-        models: path of a model file, a model from ``schnet.models.load_model``, or several of them.
+        models: path of a model file, a name that ``schnet models`` lists, a model of
+            ``schnet.load_model``, or several of them.
         device: "cpu" or "cuda".
         threads: of the C++ engine.
         engine: auto, native, table or reference.
@@ -35,6 +36,15 @@ class SchNetCalculator(Calculator):
 
     Raises:
         ModelError: a model does not predict total energies, see ``energy_factor``.
+
+    Example:
+        >>> from ase.build import molecule
+        >>> atoms = molecule("CH3CH2OH")
+        >>> atoms.calc = SchNetCalculator("md17_ethanol")  # or a path
+        >>> print(f"{atoms.get_potential_energy():.0f} eV")
+        -4210 eV
+        >>> atoms.get_forces().shape
+        (9, 3)
     """
 
     implemented_properties = ["energy", "forces", "stress"]

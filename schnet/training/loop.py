@@ -29,6 +29,7 @@ from schnet.training.recorder import Recorder, write_history
 from schnet.training.result import final_weights, result_of, write_model
 from schnet.training.schedule import learning_rate
 from schnet.training.state import TrainingState, identity
+from schnet.training_range import training_range
 
 log = logging.getLogger("schnet")
 DIVERGED = 1e6  # times the first interval's loss
@@ -279,7 +280,8 @@ class Trainer:
         weights = final_weights(spec, self.model, state, self.objective, self.training)
         write_history(self.out / "history.csv", state.history)
         path = self.out / "model.pt"
-        write_model(path, spec, self.model, inputs, state, weights, self.distances)
+        trained_on = training_range(self.training.structures, self.distances)
+        write_model(path, spec, self.model, inputs, state, weights, trained_on)
         result = result_of(state, self.engine)
         write_run_file(self.out, spec, inputs, result, threads=self.threads, device=self.device)
         log.info(

@@ -57,12 +57,12 @@ def write_model(
     inputs: Inputs,
     state: TrainingState,
     weights: dict[str, dict[str, Tensor]],
-    distances: tuple[float, float],
+    trained_on: dict,
 ) -> None:
     """Write the model file of a training: the same bytes for the same run, wherever it lies.
 
     Args:
-        distances: the range in Å that the model was trained on; simulations warn below it.
+        trained_on: see `schnet.training_range`.
     """
     properties = inputs.store.properties
     save_model(
@@ -78,7 +78,7 @@ def write_model(
             "split": inputs.split_digest,
             "periodic": inputs.store.periodic,
             "steps": state.step,
-            "distances": [round(d, 3) for d in distances],
+            **trained_on,
         },
         alternatives={kind: w for kind, w in weights.items() if kind != state.selected},
     )

@@ -1,0 +1,79 @@
+"""What a model was trained on, and where structures lie outside of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from schnet.data.structures import Structures
+from schnet.models import Model
+
+RARE = 0.01  # an element in a smaller part of the training structures is worth a word
+
+
+def training_range(structures: Structures, distances: tuple[float, float]) -> dict:
+    """What a model file tells of the structures that the model was trained on.
+
+    Args:
+        structures: the training structures.
+        distances: smallest and largest distance of their pairs in Å.
+
+    Returns:
+        ``distances``; ``atoms``: smallest and largest number of atoms; ``structures``: how many;
+        ``elements``: in how many of them every element occurs.
+    """
+    counts = structures.counts.cpu().numpy()
+    owner = np.repeat(np.arange(len(counts)), counts)
+    numbers = structures.atomic_numbers.cpu().numpy()
+    once = np.unique(np.stack([owner, numbers]), axis=1)[1]
+    elements, occurs = np.unique(once, return_counts=True)
+    return {
+        "distances": [round(d, 3) for d in distances],
+        "atoms": [int(counts.min()), int(counts.max())],
+        "structures": len(counts),
+        "elements": {chemical_symbols[z]: int(n) for z, n in zip(elements, occurs, strict=True)},
+    }
+
+
+def cautions(model: Model, images: Sequence[Atoms], distances: tuple[float, float]) -> list[str]:
+    """In which respects structures lie outside of what a model was trained on.
+
+    Args:
+        model: the model; what its file does not tell is not judged.
+        images: the structures.
+        distances: smallest and largest distance of their pairs in Å.
+    """
+    known = model.provenance
+    out = []
+    if "distances" in known:
+        smallest, largest = known["distances"]
+        if distances[0] < smallest:
+            out.append(
+                f"atoms come as close as {distances[0]:.2f} Å; the model was trained on "
+                f"{smallest:.2f} Å and more"
+            )
+        if distances[1] > largest and model.hyperparameters.cutoff is None:
+            out.append(
+                f"atoms are up to {distances[1]:.2f} Å apart; the model was trained on "
+                f"{largest:.2f} Å and less"
+            )
+    if "atoms" in known:
+        fewest, most = known["atoms"]
+        counts = [len(atoms) for atoms in images]
+        outside = sum(not fewest <= count <= most for count in counts)
+        if outside:
+            trained = f"{fewest} to {most}" if fewest < most else f"{most}"
+            out.append(
+                f"{outside:,} of {len(counts):,} structures have other sizes (all: {min(counts)} "
+                f"to {max(counts)} atoms) than those that the model was trained on ({trained})"
+            )
+    there = {symbol for atoms in images for symbol in atoms.symbols}
+    for symbol, count in known.get("elements", {}).items():
+        if symbol in there and count < RARE * known["structures"]:
+            out.append(
+                f"{symbol} occurs in {count:,} of {known['structures']:,} training structures only"
+            )
+    return out
