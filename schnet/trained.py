@@ -6,10 +6,15 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from schnet.errors import ConfigError, ModelError, known_or_nearest
-from schnet.run import read_finished, read_metrics
-from schnet.workflow import find_workflow
+import pandas as pd
+from ase.data import chemical_symbols
 
+from schnet.errors import ConfigError, ModelError, known_or_nearest
+from schnet.models.files import load_model
+from schnet.run import read_finished, read_metrics
+from schnet.workflow import find_workflow, load_sources
+
+MANY = 9  # elements that are counted instead of named
 CHECKOUT = Path(__file__).resolve().parents[1]  # where results/ is, unless installed without -e
 
 
@@ -83,6 +88,35 @@ def trained_models() -> dict[str, Trained]:
         for (dataset, target, forces), runs in found.items()
     }
     return dict(sorted(named.items()))
+
+
+def models_table(models: dict[str, Trained]) -> pd.DataFrame:
+    """What people want to know of models before they use one.
+
+    Args:
+        models: see `trained_models`.
+
+    Returns:
+        A row for each: name, N (training structures), test error, elements, licence of the data.
+    """
+    try:
+        sources = load_sources(find_workflow())
+    except ConfigError:
+        sources = {}
+    rows = []
+    for name, model in models.items():
+        seen = load_model(model.file).elements.nonzero().flatten().tolist()
+        elements = " ".join(chemical_symbols[z] for z in seen)
+        rows.append(
+            {
+                "name": name,
+                "N": f"{model.n_train:,}",
+                "test error": f"{model.quantity} MAE {model.error:.3g} {model.unit}",
+                "elements": elements if len(seen) <= MANY else f"{len(seen)} elements",
+                "licence of the data": sources.get(model.dataset, {}).get("licence", ""),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def find_model(model: str | Path) -> Path:

@@ -41,7 +41,10 @@ def test_a_name_does_wherever_a_file_does(tmp_path, monkeypatch):
     done = schnet("predict", "md17_ethanol", tmp_path / "e.xyz", "-o", tmp_path / "p.extxyz")
     assert done.returncode == 0, done.stderr
     shown = schnet("models").stdout
-    assert "md17_ethanol " in shown and "kcal/mol/Å" in shown
+    (line,) = [line for line in shown.splitlines() if "md17_ethanol " in line]
+    assert "kcal/mol/Å" in line and "H C O" in line and "1,000" in line and "gdml" in line
+    assert "85 elements" in shown and "import-tf" in shown
+    assert schnet("models", "md17_ethanol").stdout.strip() == str(find_model("md17_ethanol"))
 
 
 def test_names_that_are_none(tmp_path, monkeypatch):

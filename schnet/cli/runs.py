@@ -159,20 +159,24 @@ def _architectures(stem: str | None):
 
 def models(args):
     """List trained models that can be named wherever a model file is asked for."""
-    from schnet.trained import trained_models
+    from schnet.trained import find_model, models_table, trained_models
 
     if args.architectures:
         return _architectures(args.output)
     if args.output:
         raise ConfigError("--output: trained models are only printed; add --architectures")
+    if args.name:
+        print(find_model(args.name))
+        return
     found = trained_models()
     if not found:
         print("no trained models here; clone the repository, or train your own")
         return
-    width = max(map(len, found))
-    for name, run in found.items():
-        error = f"{run.quantity} MAE {run.error:.3g} {run.unit}"
-        print(f"{name:{width}}  N = {run.n_train:6,}  {error:36} {run.file}")
+    print(models_table(found).to_string(index=False))
+    print(
+        "Use: any of these names where a model file is asked for. The authors' models of C20:\n"
+        "schnet data fetch c20 c20 && schnet import-tf c20/force_model c20.pt"
+    )
 
 
 def predict(args):
@@ -285,6 +289,7 @@ def add_verbs(verbs):
     add_compute(p)
 
     p = add_verb(verbs, "models", models)
+    p.add_argument("name", nargs="?", help="print the file of this one only")
     p.add_argument(
         "--architectures", action="store_true", help="what every architecture is made of instead"
     )
