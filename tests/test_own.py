@@ -1,6 +1,9 @@
 """A model of one's own data in one command."""
 
 import json
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,6 +14,7 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+from conftest import ROOT
 
 from schnet import SchNetCalculator
 from schnet.cli import main
@@ -233,3 +237,24 @@ def test_options_that_do_not_belong_together(file, tmp_path, capsys):
     (tmp_path / "run.yaml").write_text("{dataset: toy, target: energy}")
     assert main(["train", str(tmp_path / "run.yaml"), "--data", "d", "--split", "s"]) == 2
     assert "--output is needed" in capsys.readouterr().err
+
+
+def test_the_tour_of_the_documentation(tmp_path):
+    """The notebook runs from data to dynamics, and its numbers make sense."""
+    tour = ROOT / "docs" / "tour.py"
+    command = [sys.executable, str(tour)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+
+    def number(pattern):
+        return float(re.search(pattern, said).group(1))
+
+    # energies of the frames spread over a tenth of an electronvolt and more
+    assert number(r"energy: mean absolute error ([\d.]+) eV") < 0.05
+    assert number(r"forces: mean absolute error ([\d.]+) eV/Å") < 0.2
+    assert 200 < number(r"mean temperature (\d+) K") < 400
+    assert "21 modes" in said
+    model, teacher = re.search(r"CH3CH2OH +model +(\S+) eV, teacher +(\S+) eV", said).groups()
+    assert float(model) == pytest.approx(float(teacher), abs=0.1)
+    assert (tmp_path / "tour" / "temperature.png").stat().st_size > 5000
