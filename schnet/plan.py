@@ -280,14 +280,17 @@ class Cost:
     """Cost of the runs that an experiment adds.
 
     Attributes:
-        runs, steps: counts. hours: of those with a known time. disk: bytes.
+        runs, steps: counts. done: how many of the runs are finished. hours: of runs with a known
+            time. left: of those that are not finished. disk: bytes.
         unknown: how many runs have no known time, by kind.
     """
 
     experiment: str
     runs: int = 0
+    done: int = 0
     steps: int = 0
     hours: float = 0.0
+    left: float = 0.0
     disk: float = 0.0
     unknown: dict[Kind, int] = field(default_factory=dict)
 
@@ -295,20 +298,41 @@ class Cost:
         """Count a run; seconds: per step or per fit, None where they are not known."""
         settings = run.settings
         steps = settings.steps if settings.method == "neural" else 0
+        done = run.metrics_file.exists()
         self.runs += 1
+        self.done += done
         self.steps += steps
         self.disk += disk
         if seconds is None:
             kind = kind_of(settings.to_dict())
             self.unknown[kind] = self.unknown.get(kind, 0) + 1
         else:
-            self.hours += seconds * (steps or 1) / 3600
+            hours = seconds * (steps or 1) / 3600
+            self.hours += hours
+            self.left += 0.0 if done else hours
+
+    def __iadd__(self, other: Cost) -> Cost:
+        """Add the runs of another experiment."""
+        self.runs += other.runs
+        self.done += other.done
+        self.steps += other.steps
+        self.hours += other.hours
+        self.left += other.left
+        self.disk += other.disk
+        for kind, runs in other.unknown.items():
+            self.unknown[kind] = self.unknown.get(kind, 0) + runs
+        return self
 
     def line(self) -> str:
+        """A row of the table."""
         unknown = sum(self.unknown.values())
-        hours = f"{self.hours:.2f}" if unknown < self.runs or not self.runs else "unknown"
-        text = f"{self.experiment:14} {self.runs:5} {self.steps:15,} {hours:>9}"
-        text += f" {self.disk / 1e9:10.2f}"
+        hours, left = f"{self.hours:.2f}", f"{self.left:.2f}"
+        if unknown == self.runs > 0:
+            hours = left = "unknown"
+        if self.done == self.runs:
+            left = "0"
+        text = f"{self.experiment:24} {self.runs:5} {self.done:5} {self.steps:13,} {hours:>8}"
+        text += f" {left:>8} {self.disk / 1e9:9.2f}"
         if unknown:
             text += f"  {unknown} runs of {len(self.unknown)} kinds unknown"
         return text
@@ -358,13 +382,14 @@ def show(project: Project, *, measure: bool = False, threads: int = 1, device: s
 
 def _print_simulations(project: Project):
     """Jobs, force evaluations and the time that a cluster is asked for, per simulation."""
-    print(f"{'simulation':14} {'jobs':>5} {'evaluations':>15} {'asked / h':>9}")
+    print(f"{'simulation':24} {'jobs':>5} {'done':>5} {'evaluations':>13} {'asked / h':>9}")
     for name, jobs in project.simulations.items():
         evaluations = sum(
             job.settings.get("steps", 0) * job.settings.get("beads", 1) for job in jobs
         )
         asked = sum(job.runtime for job in jobs) / 60
-        print(f"{name:14} {len(jobs):5} {evaluations:15,} {asked:9.2f}")
+        done = sum(job.result.exists() for job in jobs)
+        print(f"{name:24} {len(jobs):5} {done:5} {evaluations:13,} {asked:9.2f}")
 
 
 def _print(project: Project, costs: list[Cost], prices: Prices, device: str):
@@ -373,17 +398,16 @@ def _print(project: Project, costs: list[Cost], prices: Prices, device: str):
         f"scale {project.config['scale']}: {len(project.runs)} runs; "
         "runs shared between tables are counted once, where they occur first"
     )
-    print(f"{'experiment':14} {'runs':>5} {'steps':>15} {'hours':>9} {'disk / GB':>10}")
+    counts = f"{'experiment':24} {'runs':>5} {'done':>5} {'steps':>13}"
+    print(f"{counts} {'hours':>8} {'left':>8} {'disk / GB':>9}")
     total = Cost("all")
     for cost in costs:
         print(cost.line())
-        total.runs += cost.runs
-        total.steps += cost.steps
-        total.hours += cost.hours
-        total.disk += cost.disk
-        for kind, runs in cost.unknown.items():
-            total.unknown[kind] = total.unknown.get(kind, 0) + runs
+        total += cost
     print(total.line())
     what = "GPU" if device == "cuda" else "CPU"
     print(f"hours: {what}, one training after the other, from {prices.origin};")
-    print("training only, validation adds a few per cent; unknown runs add to them (--measure)")
+    print(
+        "left: those of runs that are not finished; training only, validation adds a few per cent,"
+    )
+    print("and runs of unknown cost add to both (--measure times them)")
