@@ -16,6 +16,7 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding
 color:var(--text);background:var(--back);overflow-wrap:break-word}
 a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}
 section{margin-top:3rem}h1,h2{line-height:1.25}small,.soft{color:var(--soft);font-weight:normal}
+iframe{width:100%;height:36rem;border:1px solid var(--line)}
 .scroll{overflow-x:auto;max-width:100%}img{max-width:100%;height:auto}figure{margin:0}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 td,th{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}

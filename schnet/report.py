@@ -152,7 +152,7 @@ def _figure(project: Project, name: str, folder: Path) -> str:
     code = base64.b64encode(picture.read_bytes()).decode()
     title = rich(project.figures[name]["title"])
     caption = html.escape(figures.caption(project, name))
-    files = []
+    files, inside = [], ""
     for suffix in (*DOWNLOADS, *figures.extras(project, name)):
         file = picture.with_suffix(f".{suffix}")
         if not file.exists():
@@ -160,6 +160,9 @@ def _figure(project: Project, name: str, folder: Path) -> str:
         if suffix in DOWNLOADS and file.stat().st_size <= LARGEST:
             content = file.read_bytes()
             files.append(download(suffix.upper(), file.name, content, DOWNLOADS[suffix]))
+        elif suffix == "html" and file.stat().st_size <= LARGEST:
+            document = html.escape(file.read_text(encoding="utf-8"))
+            inside = f"<iframe loading='lazy' title='{title}' srcdoc='{document}'></iframe>"
         else:
             link = html.escape(Path(os.path.relpath(file, folder)).as_posix())
             files.append(f"<a href='{link}'>{suffix.upper()} ({file.name})</a>")
@@ -167,7 +170,7 @@ def _figure(project: Project, name: str, folder: Path) -> str:
     return (
         f"<section id='{html.escape(name)}'><h2>{title} <small>({scale} scale)</small></h2>"
         f"<figure><img alt='{title}' src='data:image/png;base64,{code}'>"
-        f"<figcaption>{caption}</figcaption></figure>"
+        f"<figcaption>{caption}</figcaption></figure>{inside}"
         f"<p class='downloads'>{' · '.join(files)}</p></section>"
     )
 

@@ -1,12 +1,17 @@
 """What is said and drawn of converted data sets."""
 
-from itertools import pairwise
+import html
+import json
+import re
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from ase.data import chemical_symbols
 from conftest import write_molecules
 
+from schnet import viewer
 from schnet.data import describe
 from schnet.data.fetch import MADE_HERE
 from schnet.data.store import Store, Structure, write_store
@@ -87,3 +92,32 @@ def test_data_made_here_are_not_called_by_the_name_of_upstream(tmp_path, capsys)
     describe.describe(out, tmp_path / "b.png")
     assert capsys.readouterr().out.startswith("EMT (ase), in place of Materials: 4 structures")
     assert describe.full_title(Store(out)) == "EMT (ase), in place of Materials"
+
+
+def test_a_page_of_structures_that_turn(tmp_path):
+    """What the page draws has the distances of the structure; nothing comes from elsewhere."""
+    write_molecules(tmp_path / "toy.h5", count=3)
+    describe.show(tmp_path / "toy.h5", 1, tmp_path / "one.html")
+    page = (tmp_path / "one.html").read_text()
+    assert not re.search(r"(src|href)=|https?://", page)
+    (content,) = re.findall(r"data-structure='([^']*)'", page)
+    drawn = json.loads(html.unescape(content))
+    structure = Store(tmp_path / "toy.h5").structure(1)
+    assert drawn["symbols"] == [chemical_symbols[z] for z in structure.atomic_numbers]
+    shown, true = np.array(drawn["atoms"]), structure.positions
+    for a, b in combinations(range(len(true)), 2):
+        distance = np.linalg.norm(true[a] - true[b])
+        assert np.linalg.norm(shown[a] - shown[b]) == pytest.approx(distance, abs=0.01)
+    lengths = np.linalg.norm(drawn["arrows"], axis=1)
+    forces = np.linalg.norm(structure.properties["forces"], axis=1)
+    assert lengths / lengths.max() == pytest.approx(forces / forces.max(), abs=0.01)
+    crystal = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    salt = Structure("salt", crystal.numbers, crystal.positions, {}, cell=np.array(crystal.cell))
+    page = viewer.structures_page("<Salt>", {"NaCl <b>": salt})
+    assert "<title>&lt;Salt&gt;" in page and "NaCl &lt;b&gt;" in page
+    drawn = json.loads(html.unescape(re.findall(r"data-structure='([^']*)'", page)[0]))
+    edges = np.array(drawn["edges"])
+    assert np.linalg.norm(edges[:, 1] - edges[:, 0], axis=1) == pytest.approx(
+        np.full(12, 5.6), 1e-3
+    )
+    assert drawn["arrows"] == []

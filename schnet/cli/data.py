@@ -159,7 +159,8 @@ def add_verbs(verbs):
     p = add_verb(data, "show", show)
     p.add_argument("file")
     p.add_argument("index", type=int)
-    p.add_argument("-o", "--output", required=True, help="picture to write (png, pdf, svg)")
+    what = "picture (png, pdf, svg), or a page in which it can be turned (html)"
+    p.add_argument("-o", "--output", required=True, help=what)
 
     p = add_verb(data, "export", export)
     p.add_argument("file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from ase.data.colors import jmol_colors
 from schnet.data.fetch import MADE_HERE
 from schnet.data.store import Store, Structure
 from schnet.errors import DataError, first_line
-from schnet.files import atomic
+from schnet.files import atomic, write_text
 from schnet.units import factor
 
 CHUNK = 50_000  # rows read at a time
@@ -217,7 +218,7 @@ def _draw_distributions(store: Store, found: dict[str, Distribution], picture) -
     plt.close(figure)
 
 
-def _view(structure: Structure) -> np.ndarray:
+def first_view(structure: Structure) -> np.ndarray:
     """Rotation [3, 3] whose rows are right, up and towards the viewer.
 
     A molecule is seen along its thinnest direction, a crystal along its third axis, both tilted.
@@ -242,12 +243,12 @@ def draw_structure(ax, structure: Structure, fontsize: float = 7) -> None:
     """
     from matplotlib.patches import Circle
 
-    z, view = structure.atomic_numbers, _view(structure)
+    z, view = structure.atomic_numbers, first_view(structure)
     right, up, depth = view @ structure.positions.T
     radii = RADIUS * covalent_radii[z]
     shown = [np.stack([right - radii, up - radii], 1), np.stack([right + radii, up + radii], 1)]
     layer = np.argsort(np.argsort(depth)) + 1.0
-    for a, b in _bonds(structure):
+    for a, b in bonds(structure):
         behind = min(layer[a], layer[b]) - 0.5
         ax.plot(right[[a, b]], up[[a, b]], color=GREY, lw=2, zorder=behind)
     for k, number in enumerate(z):
@@ -270,7 +271,7 @@ def draw_structure(ax, structure: Structure, fontsize: float = 7) -> None:
     ax.set_axis_off()
 
 
-def _bonds(structure: Structure) -> list[tuple[int, int]]:
+def bonds(structure: Structure) -> list[tuple[int, int]]:
     """Pairs of atoms closer than 1.25 times the sum of their covalent radii; no periodic images."""
     r, radii = structure.positions, covalent_radii[structure.atomic_numbers]
     distances = np.linalg.norm(r[:, None] - r, axis=2)
@@ -278,11 +279,16 @@ def _bonds(structure: Structure) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in np.argwhere(close)]
 
 
-def _draw_cell(ax, cell: np.ndarray, view: np.ndarray) -> list[np.ndarray]:
-    """The twelve edges of a cell [3, 3] behind the atoms; returns where they end, [2, 2] each."""
+def cell_edges(cell: np.ndarray) -> np.ndarray:
+    """Where the twelve edges of a cell [3, 3] begin and end, [12, 2, 3]."""
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
     edges = [(a, b) for a in corners for b in corners if (b - a).sum() == 1 and (b >= a).all()]
-    ends = [(np.stack(edge) @ cell @ view.T)[:, :2] for edge in edges]
+    return np.array(edges) @ cell
+
+
+def _draw_cell(ax, cell: np.ndarray, view: np.ndarray) -> list[np.ndarray]:
+    """The edges of a cell [3, 3] behind the atoms; returns where they end, [2, 2] each."""
+    ends = list((cell_edges(cell) @ view.T)[..., :2])
     for end in ends:
         ax.plot(*end.T, color=BLUE, lw=0.8, zorder=0)
     return ends
@@ -294,13 +300,19 @@ def show(path, index: int, picture) -> None:
     Args:
         path: HDF5 file.
         index: of the structure, from 0.
-        picture: image file.
+        picture: image file, or a page (.html) in which the structure can be turned.
 
     Raises:
         DataError: the file is no converted data set, or there is no such structure.
     """
     store = Store(path)
     structure = store.structure(index)
+    if Path(picture).suffix == ".html":
+        from schnet.viewer import structures_page
+
+        caption = _caption(store, structure)
+        write_text(picture, structures_page(store.name, {caption: structure}))
+        return
     plt = _pyplot()
     figure, ax = plt.subplots(figsize=(5, 5), layout="constrained")
     draw_structure(ax, structure)

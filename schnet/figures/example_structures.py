@@ -1,4 +1,7 @@
-"""The first structure of every data set: atoms, bonds, cell and forces in parallel projection."""
+"""The first structure of every data set: atoms, bonds, cell and forces in parallel projection.
+
+Beside the picture lies a page in which the structures can be turned.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from schnet.data.describe import draw_structure, full_title
 from schnet.data.store import Store, Structure
 from schnet.figures import style
 from schnet.figures.results import DATA, left_out, options, stores
+from schnet.viewer import structures_page
 
 DRAWS = DATA
+EXTRAS = ("html",)
 OPTIONS = {"columns": 4, "labels": {}}
 
 
@@ -25,15 +30,18 @@ def draw(project, figure: dict):
     chosen = options(figure, OPTIONS)
     there = stores(project, figure)
     picture, axes = style.panels(len(there), columns=chosen["columns"], width=2.2, height=2.4)
-    frames = []
+    frames, turning = [], {}
     for ax, (name, store) in zip(axes, there.items(), strict=False):
         structure = store.structure(0)
         draw_structure(ax, structure, fontsize=5)
         title = full_title(store, chosen["labels"].get(name), "\n")
         ax.set_title(f"{title}\n{structure.id}", fontsize=6)
         frames.append(_atoms(name, store, structure))
+        below = full_title(store, chosen["labels"].get(name), ", ")
+        turning[f"{below}: {structure.id}"] = structure
     columns = "dataset,structure,element,x,y,z,unit,force_x,force_y,force_z,force_unit\n"
-    return picture, pd.concat(frames).to_csv(index=False) if frames else columns
+    table = pd.concat(frames).to_csv(index=False) if frames else columns
+    return picture, table, {"html": structures_page(figure["title"], turning)}
 
 
 def _atoms(name: str, store: Store, structure: Structure) -> pd.DataFrame:
