@@ -1,19 +1,25 @@
-"""A trained model compiled ahead of time, for programs without Python.
+"""A trained model for programs without Python: compiled ahead of time (AOTInductor), or as ONNX.
 
-The package (`.pt2`, AOTInductor) takes one structure and its pairs of neighbours and gives energy
-and forces. The forces are part of the traced graph: no automatic differentiation is needed where it
-runs, which is what ``torch.export`` and TorchScript cannot give for a gradient taken inside.
+Both take one structure and its pairs of neighbours and give energy and forces. The forces are part
+of the traced graph: no automatic differentiation is needed where it runs, which is what
+``torch.export`` and TorchScript cannot give for a gradient taken inside.
 """
 
 from __future__ import annotations
 
+import importlib
+import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.export import export as trace
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from schnet.data.structures import Batch
 from schnet.errors import ModelError, first_line
@@ -22,6 +28,8 @@ from schnet.models import Model, load_model
 from schnet.trained import find_model
 
 READOUTS = ("sum", "mean")
+INPUTS = ["positions", "atomic_numbers", "i", "j", "shift"]
+OUTPUTS = ["energy", "forces"]
 
 
 class _OneStructure(Batch):
@@ -82,20 +90,21 @@ class Potential(nn.Module):
 
 
 def export(model, output, *, dtype: torch.dtype = torch.float64) -> Path:
-    """Compile a model into a package.
+    """Write energies and forces of a model as a program.
 
     Args:
         model: model file, or a name that `schnet models` lists.
-        output: file to write, ending in .pt2.
+        output: file to write; .pt2 is compiled for this kind of CPU, .onnx is a graph.
         dtype: of positions and forces.
 
     Raises:
         ModelError: the model is no sum or mean of contributions of atoms, the file's name has
-            another ending, or the compiler fails (it needs a C++ compiler).
+            another ending, a package for ONNX is missing, or the compiler fails (it needs a C++
+            compiler).
     """
     output = Path(output)
-    if output.suffix != ".pt2":
-        raise ModelError(f"{output}: the name of a compiled model ends in .pt2")
+    if output.suffix not in WRITERS:
+        raise ModelError(f"{output}: the name must end in {' or '.join(WRITERS)}")
     file = find_model(model)
     network = load_model(file).to(dtype).eval()
     if (
@@ -107,28 +116,53 @@ def export(model, output, *, dtype: torch.dtype = torch.float64) -> Path:
         parameter.requires_grad_(False)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            package = _compile(Potential(network), Path(folder) / output.name, dtype)
+            written = Path(folder) / output.name
+            WRITERS[output.suffix](_trace(Potential(network), dtype), written)
             with atomic(output) as temporary:
-                shutil.copyfile(package, temporary)
+                shutil.copyfile(written, temporary)
+    except ImportError as error:
+        raise ModelError(f"{output}: {error}; pip install onnx onnxscript") from error
     except Exception as error:  # the compiler raises anything
-        raise ModelError(f"{file}: cannot be compiled ({first_line(error)})") from error
+        raise ModelError(f"{file}: cannot be exported ({first_line(error)})") from error
     return output
 
 
-def _compile(potential: Potential, path: Path, dtype: torch.dtype) -> str:
-    from torch.export import Dim
-    from torch.export import export as trace
-    from torch.fx.experimental.proxy_tensor import make_fx
-
+def _trace(potential: Potential, dtype: torch.dtype) -> ExportedProgram:
+    """The operations of energy and forces, for any number of atoms and pairs."""
     known = potential.model.elements.nonzero().flatten()
     z = int(known[0]) if len(known) else 6
     numbers = torch.full((5,), z)
     positions = 1.5 * torch.eye(5, 3, dtype=dtype) + torch.arange(5)[:, None].to(dtype)
     i, j = torch.combinations(torch.arange(5), 2).T.contiguous()
     example = (positions, numbers, i, j, torch.zeros(len(i), 3, dtype=dtype))
-    # the gradient becomes operations of the graph, for any number of atoms and pairs
+    # the gradient becomes operations of the graph
     graph = make_fx(potential, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
     atoms, pairs = Dim("atoms", min=2), Dim("pairs", min=2)
     sizes = ({0: atoms}, {0: atoms}, {0: pairs}, {0: pairs}, {0: pairs})
-    program = trace(graph, example, dynamic_shapes=sizes, strict=False)
-    return torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+    return trace(graph, example, dynamic_shapes=sizes, strict=False)
+
+
+def _compile(program: ExportedProgram, path: Path) -> None:
+    torch._inductor.aoti_compile_and_package(program, package_path=str(path))
+
+
+def _softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """ln(1 + e^x) in operations that ONNX Runtime has in double precision too."""
+    return x.clamp(min=0) + torch.log(1 + torch.exp(-x.abs()))
+
+
+def _to_onnx(program: ExportedProgram, path: Path) -> None:
+    importlib.import_module("onnxscript")  # missing: said before PyTorch says it its way
+    for name in ("onnx_ir", "onnxscript", "torch.onnx"):  # they tell every constant that they fold
+        logging.getLogger(name).setLevel(logging.ERROR)
+    in_onnx = {torch.ops.aten.softplus.default: _softplus}
+    program = program.run_decompositions(in_onnx)
+    graph = torch.onnx.export(
+        program, input_names=INPUTS, output_names=OUTPUTS, dynamo=True, verbose=False
+    )
+    assert graph is not None  # it is one with dynamo=True
+    graph.save(path)
+
+
+#: what writes a program, by the ending of the file's name
+WRITERS: dict[str, Callable[[ExportedProgram, Path], None]] = {".pt2": _compile, ".onnx": _to_onnx}

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ import torch
 from ase.build import bulk, molecule
 from conftest import ROOT, random_model
 
+from schnet import SchNetCalculator
 from schnet.cli import main
 from schnet.data.structures import from_atoms
 from schnet.export import export
 from schnet.models import save_model
+from schnet.units import factor
 
-pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler (g++)")
+compiles = pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler (g++)")
 
 
 def inputs(atoms, cutoff=None):
@@ -39,6 +42,7 @@ def water(tmp_path_factory):
     return model.double(), folder / "m.pt2"
 
 
+@compiles
 def test_a_package_gives_the_same(water):
     model, package = water
     compiled = torch._inductor.aoti_load_package(str(package))
@@ -50,6 +54,7 @@ def test_a_package_gives_the_same(water):
         assert forces.numpy() == pytest.approx(expected_forces.numpy(), abs=1e-10)
 
 
+@compiles
 def test_the_program_of_the_documentation(water, tmp_path):
     model, package = water
     text = (ROOT / "docs/export.md").read_text()
@@ -71,6 +76,7 @@ def test_the_program_of_the_documentation(water, tmp_path):
     assert np.array(rows) == pytest.approx(forces.numpy(), abs=1e-8)
 
 
+@compiles
 def test_crystals_in_single_precision(tmp_path):
     model = random_model(n_interactions=1, n_features=8, cutoff=4.0, r_max=4.0, readout="mean")
     model.set_offsets(scale=1.5, mean=-1.0)
@@ -87,10 +93,56 @@ def test_crystals_in_single_precision(tmp_path):
     assert forces.numpy() == pytest.approx(expected_forces.numpy(), abs=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("cutoff", [None, 4.0])
+def test_a_graph_of_onnx_gives_the_same(cutoff, dtype, tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    model = random_model(n_interactions=2, n_features=8, cutoff=cutoff, r_max=cutoff or 20.0)
+    model.set_offsets(scale=2.0, mean=-3.0, atomrefs=np.linspace(-5, 5, 100))
+    save_model(tmp_path / "m.pt", model, target="energy", unit="eV", force_unit="eV/Å")
+    command = ["export", str(tmp_path / "m.pt"), str(tmp_path / "m.onnx"), "--dtype", dtype]
+    assert main(command) == 0
+    session = runtime.InferenceSession(tmp_path / "m.onnx")
+    names = [value.name for value in session.get_inputs()]
+    salt = bulk("NaCl", "rocksalt", a=5.0, cubic=True)
+    salt.rattle(0.1, seed=1)
+    for atoms in [salt] if cutoff else [molecule("H2O"), molecule("CH3CH2OH")]:
+        tensors, batch = inputs(atoms, cutoff)
+        arrays = [t.numpy().astype(dtype) if t.is_floating_point() else t.numpy() for t in tensors]
+        energy, forces = session.run(["energy", "forces"], dict(zip(names, arrays, strict=True)))
+        expected, expected_forces = model.double().energy_and_forces(batch)
+        near = 1e-7 if dtype == "float64" else 2e-5
+        assert energy == pytest.approx((expected + model.offset(batch)).item(), abs=near)
+        assert forces == pytest.approx(expected_forces.numpy(), abs=near)
+
+
+def test_the_graph_of_the_documentation(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "md17_ethanol", "ethanol.onnx"]) == 0
+    program = re.search(r"```python\n(.*?)```", (ROOT / "docs/export.md").read_text(), re.DOTALL)[1]
+    found: dict = {}
+    exec(program, found)
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = SchNetCalculator("md17_ethanol", engine="reference")
+    scale = factor("kcal/mol", "eV")
+    assert scale * found["energy"] == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
+    assert scale * found["forces"] == pytest.approx(atoms.get_forces(), abs=1e-4)
+
+
+def test_onnx_wants_its_package(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    save_model(tmp_path / "m.pt", random_model(), target="energy", unit="eV", force_unit="eV/Å")
+    assert main(["export", str(tmp_path / "m.pt"), str(tmp_path / "m.onnx")]) == 2
+    assert "pip install onnx onnxscript" in capsys.readouterr().err
+
+
 def test_models_that_cannot_be_exported(tmp_path, capsys):
     save_model(tmp_path / "m.pt", random_model(readout="dipole"), target="mu", unit="Debye")
     assert main(["export", str(tmp_path / "m.pt"), str(tmp_path / "m.pt2")]) == 2
     assert "m.pt: is no sum or mean of contributions of atoms" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "m.pt"), str(tmp_path / "m.so")]) == 2
-    assert "ends in .pt2" in capsys.readouterr().err
+    assert "must end in .pt2 or .onnx" in capsys.readouterr().err
     assert not (tmp_path / "m.pt2").exists()

@@ -196,13 +196,13 @@ def predict(args):
 
 
 def export(args):
-    """Compile a model of energies and forces for programs without Python (docs/export.md)."""
+    """Write a model of energies and forces for programs without Python (docs/export.md)."""
     import torch
 
-    from schnet.export import export
+    from schnet.export import INPUTS, OUTPUTS, export
 
     out = export(args.model, args.output, dtype=getattr(torch, args.dtype))
-    print(f"{out}: positions, atomic_numbers, i, j, shift -> energy, forces ({args.dtype})")
+    print(f"{out}: {', '.join(INPUTS)} -> {', '.join(OUTPUTS)} ({args.dtype})")
 
 
 def import_tf(args):
@@ -313,7 +313,7 @@ def add_verbs(verbs):
 
     p = add_verb(verbs, "export", export)
     p.add_argument("model", help="model file, or a name that `schnet models` lists")
-    p.add_argument("output", help="package to write, NAME.pt2")
+    p.add_argument("output", help="to write: NAME.pt2 (compiled) or NAME.onnx")
     p.add_argument("--dtype", default="float64", choices=("float64", "float32"))
 
     p = add_verb(verbs, "import-tf", import_tf)
