@@ -15,9 +15,19 @@ from schnet.files import read_yaml, write_yaml
 ROOT = Path(__file__).resolve().parent.parent
 
 
+SLURMS = 3  # clusters beside each other
+
+
 def pytest_collection_modifyitems(items):
-    """SLURM first: its tests wait most of the time, so others run beside them (pytest-xdist)."""
+    """Tests of a file stay together, so that they share its fixtures (pytest-xdist, loadgroup).
+
+    SLURM first and on several workers: its tests wait most of the time, others run beside them.
+    """
     items.sort(key=lambda item: item.path.stem != "test_slurm")
+    for k, item in enumerate(items):
+        of_slurm = item.path.stem == "test_slurm"
+        group = f"test_slurm {k % SLURMS}" if of_slurm else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -509,6 +509,13 @@ def test_sgdml_learns_forces_and_knows_symmetries(tmp_path):
     slope = (energies[2] - energies[3]) / (2 * step)
     assert forces[1, 1] == pytest.approx(-slope, rel=1e-5)
 
+    # the width is chosen with few frames, the model made of all
+    few = make_spec(run | {"model": {"sigma": [chosen["sigma"]], "search_frames": 10}})
+    fit(few, tmp_path / "few")
+    same, same_forces = load_predictor(tmp_path / "few", "sgdml").predict(frames, True)
+    assert same == pytest.approx(energies, abs=1e-6)
+    assert same_forces == pytest.approx(forces, abs=1e-6)
+
     model = {"sigma": 5, "symmetric": False}
     fit(make_spec(run | {"model": model}), tmp_path / "gdml")
     energies, _ = load_predictor(tmp_path / "gdml", "sgdml").predict(frames, True)
@@ -529,6 +536,8 @@ def test_sgdml_refuses_what_it_cannot_take(tmp_path, monkeypatch):
         fit(make_spec(run | {"forces": None}), tmp_path / "run")
     with pytest.raises(ConfigError, match="ascending"):
         check_method("sgdml", {"sigma": [20, 10]})
+    with pytest.raises(ConfigError, match="search_frames: 1"):
+        check_method("sgdml", {"search_frames": 1})
     with pytest.raises(ConfigError, match="memory_gb: -1"):
         check_method("sgdml", {"memory_gb": -1})
     monkeypatch.setitem(sys.modules, "sgdml.train", None)

@@ -4,7 +4,8 @@ GDML: S. Chmiela et al., Sci. Adv. 3, e1603015 (2017); sGDML adds the permutatio
 atoms: S. Chmiela et al., Nat. Commun. 9, 3887 (2018). Both are fitted and evaluated by the authors'
 sgdml package: a Matérn kernel of the inverse distances, fitted to the forces alone; energies follow
 up to a constant, which the training energies give. The kernel's width σ is chosen by the error of
-the forces of validation frames.
+the forces of validation frames, with models of some of the training frames: a fit costs the cube of
+their number.
 
 The kernel matrix has 3 n N rows for N frames of n atoms. Where it does not fit into ``memory_gb``
 the package's iterative solver takes over, which needs less memory and more time.
@@ -44,12 +45,14 @@ class Hyperparameters:
     Attributes:
         symmetric: sGDML; False: GDML.
         sigma: widths σ to choose from, ascending; the search ends where the error rises.
+        search_frames: training frames, at most, of the models that σ is chosen with.
         regularisation: λ.
         memory_gb: for the kernel matrix, beyond which it is solved iteratively.
     """
 
     symmetric: bool = True
     sigma: tuple[int, ...] = (10, 20, 30, 40, 50)
+    search_frames: int = 250
     regularisation: float = 1e-10
     memory_gb: float = 8.0
 
@@ -58,6 +61,8 @@ class Hyperparameters:
         if not grid or min(grid) < 1 or list(grid) != sorted(set(grid)):
             raise ConfigError(f"sigma: {self.sigma!r} are no ascending whole numbers from 1")
         object.__setattr__(self, "sigma", grid)
+        if not isinstance(self.search_frames, int) or self.search_frames < 2:
+            raise ConfigError(f"search_frames: {self.search_frames!r} is no whole number from 2")
         for name in ("regularisation", "memory_gb"):
             value = getattr(self, name)
             if not 0 < value < float("inf"):
@@ -122,6 +127,13 @@ def _one_molecule(data: Structures, where) -> np.ndarray:
     return numbers[: counts[0]]
 
 
+def _first(frames: _Frames, count: int) -> _Frames:
+    """The first frames."""
+    return _Frames(
+        frames.numbers, frames.positions[:count], frames.energies[:count], frames.forces[:count]
+    )
+
+
 def _task(p: Hyperparameters, train: _Frames, sigma: int, permutations: np.ndarray) -> dict:
     """What the package is to fit."""
     return {
@@ -168,17 +180,23 @@ def _search(p: Hyperparameters, train: _Frames, validation: _Frames, threads: in
     if p.symmetric:
         permutations = find_perms(train.positions, train.numbers, max_processes=threads)
     trainer = trainer_class(max_memory=p.memory_gb, max_processes=threads)
+    some = _first(train, p.search_frames)
     best: dict[str, Any] | None = None
     for sigma in p.sigma:
-        model = trainer.train(_task(p, train, sigma, permutations))
+        model = trainer.train(_task(p, some, sigma, permutations))
         error = _force_error(model, validation, threads)
         log.info("sigma %d: validation error of the forces %.4g", sigma, error)
         if best is not None and not error < best["error"]:
             break
-        solver = str(model["solver_name"])
-        best = {"model": model, "error": error, "sigma": sigma, "solver": solver}
+        best = {"model": model, "error": error, "sigma": sigma}
     assert best is not None
-    return best | {"permutations": len(permutations)}
+    if len(some.energies) < len(train.energies):
+        best["model"] = trainer.train(_task(p, train, best["sigma"], permutations))
+        best["error"] = _force_error(best["model"], validation, threads)
+        frames = f"{len(train.energies):,} frames"
+        log.info("sigma %d, %s: validation error %.4g", best["sigma"], frames, best["error"])
+    solver = str(best["model"]["solver_name"])
+    return best | {"solver": solver, "permutations": len(permutations)}
 
 
 def memory_mb(run: RunSpec) -> int:
