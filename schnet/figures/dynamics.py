@@ -105,7 +105,7 @@ def _lengths(tables: dict[int, pd.DataFrame]) -> list[str]:
     for p, table in tables.items():
         temperature = table.set_index("observable").loc["temperature"]
         lines.append(
-            f"{_label(p)}: {temperature['mean']:.0f} ± {temperature['error']:.0f} K, "
+            f"{_label(p)}: {temperature['mean']:.1f} ± {temperature['error']:.1f} K, "
             f"{table.attrs['frames']:,} frames of {table.attrs['picoseconds']:g} ps"
         )
     return lines
