@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from schnet import plan, provenance, report, tables
+from schnet import plan, provenance, report, summary, tables
 from schnet.compare import compare, pairs
 from schnet.data import census
 from schnet.data.fetch import fetch_file
@@ -554,6 +554,19 @@ def test_claims_of_the_paper_beside_what_was_measured(workflow, tmp_path):
         "trajectory: forces)."
     )
     assert len(claims) == 3 and "Here: cannot be said (random split: energy, " in claims[1]
+    # the same, one by one, on a page with all tables and figures that there are
+    picture = project.results / "figures" / "figure_9.png"
+    picture.parent.mkdir(parents=True)
+    picture.touch()
+    summary.render(project, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    text = "T=6 and F=128 work best for energies and forces."
+    numbers = "random split: energy: 2.00 (T=6, F=128, ρ=0.01) against 3.00 (T=3, F=128, ρ=0.01)"
+    assert f"| Table V | {text} | reproduced | {numbers} |" in page
+    assert f"| Table V | {text} | not reproduced | random split: forces: 5.00 (" in page
+    assert f"| Table V | {text} | cannot be tested here | split by trajectory: energy; " in page
+    assert page.count("## ") == 3 and f"]({picture.relative_to(tmp_path)})" in page
+    assert page.count(project.scale["note"].strip()) == 1
     file = workflow / "workflow/experiments/table_5.yaml"
     experiment = read_yaml(file)
     experiment["claims"][0]["among"] = ["T3_F46_rho0.01"]

@@ -42,6 +42,13 @@ def report(args):
     render(configured_project(args), args.output)
 
 
+def summary(args):
+    """One Markdown page: the paper's claims and what was found, tables, figures."""
+    from schnet.summary import render
+
+    render(configured_project(args), args.output)
+
+
 def compare(args):
     """Check regenerated tables against committed ones, or show two results side by side."""
     from schnet.compare import compare, side_by_side
@@ -60,7 +67,7 @@ def plan(args):
 
 
 def add_verbs(verbs):
-    """resolve, table, figure, report, compare, plan"""
+    """resolve, table, figure, report, summary, compare, plan"""
     p = add_verb(verbs, "resolve", resolve)
     add_configuration(p)
     p.add_argument("output")
@@ -87,6 +94,10 @@ def add_verbs(verbs):
 
     p = add_verb(verbs, "report", report)
     p.add_argument("output")
+    add_configuration(p)
+
+    p = add_verb(verbs, "summary", summary)
+    p.add_argument("output", help="Markdown file")
     add_configuration(p)
 
     p = add_verb(verbs, "compare", compare)

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from schnet.tables.cells import Entry
+from dataclasses import dataclass
+
+from schnet.tables.cells import Entry, digits, fixed
+
+VERDICTS = ("yes", "no", "cannot be said")
 
 
-def verdicts(experiment: dict, cells: list[Entry]) -> list[str]:
-    """One sentence for every claim of an experiment.
+@dataclass(frozen=True)
+class Found:
+    """Whether a claim holds in one place of a table.
+
+    Attributes:
+        place: the column (or row), as a sentence names it.
+        verdict: one of VERDICTS.
+        numbers: what was compared, as text; empty where something is missing.
+    """
+
+    place: str
+    verdict: str
+    numbers: str
+
+
+def judged(experiment: dict, cells: list[Entry]) -> list[tuple[str, list[Found]]]:
+    """Every claim of an experiment, as the paper makes it, and what was found.
 
     A claim names the row (or column) with the smallest errors, those it is compared with, and the
     columns (or rows) in which that holds.
@@ -15,32 +34,50 @@ def verdicts(experiment: dict, cells: list[Entry]) -> list[str]:
         experiment: its ``claims``, ``rows`` and ``columns``.
         cells: of the table.
     """
-    measured = {(cell.row, cell.column): cell.measured for cell in cells}
+    by_key = {(cell.row, cell.column): cell for cell in cells}
     labels = {entry["key"]: _label(entry) for entry in experiment["rows"] + experiment["columns"]}
     rows = [row["key"] for row in experiment["rows"]]
     columns = [column["key"] for column in experiment["columns"]]
-    sentences = []
+    out = []
     for claim in experiment.get("claims", []):
         among = [claim["smallest"], *claim["among"]]
         of_rows = claim["smallest"] in rows
-        within = claim.get("within", columns if of_rows else rows)
-        found: dict[str, list[str]] = {"yes": [], "no": [], "cannot be said": []}
-        for place in within:
+        found = []
+        for place in claim.get("within", columns if of_rows else rows):
             pairs = [(key, place) if of_rows else (place, key) for key in among]
-            found[_verdict([measured.get(pair) for pair in pairs])].append(labels[place])
-        answers = [f"{word} ({', '.join(there)})" for word, there in found.items() if there]
-        sentences.append(f"Paper: {claim['text']} Here: {'; '.join(answers)}.")
+            compared = [by_key.get(pair) for pair in pairs]
+            found.append(_found(labels[place], labels, among, compared))
+        out.append((claim["text"], found))
+    return out
+
+
+def verdicts(experiment: dict, cells: list[Entry]) -> list[str]:
+    """One sentence for every claim of an experiment; see `judged`."""
+    sentences = []
+    for text, found in judged(experiment, cells):
+        answers = []
+        for verdict in VERDICTS:
+            there = [one.place for one in found if one.verdict == verdict]
+            if there:
+                answers.append(f"{verdict} ({', '.join(there)})")
+        sentences.append(f"Paper: {text} Here: {'; '.join(answers)}.")
     return sentences
+
+
+def _found(
+    place: str, labels: dict[str, str], among: list[str], compared: list[Entry | None]
+) -> Found:
+    """Whether the first of the compared cells has the smallest error."""
+    values = [None if cell is None else cell.measured for cell in compared]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return Found(place, "cannot be said", "")
+    best = min(range(1, len(known)), key=known.__getitem__)
+    texts = [f"{fixed(known[k], digits(known[k]))} ({labels[among[k]]})" for k in (0, best)]
+    verdict = "yes" if known[0] < known[best] else "no"
+    return Found(place, verdict, " against ".join(texts))
 
 
 def _label(entry: dict) -> str:
     """A row or column as a sentence names it."""
     return ": ".join(filter(None, (entry.get("group"), entry["label"])))
-
-
-def _verdict(values: list[float | None]) -> str:
-    """Whether the first value is the smallest."""
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        return "cannot be said"
-    return "yes" if known[0] < min(known[1:]) else "no"

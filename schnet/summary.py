@@ -1,0 +1,89 @@
+"""One Markdown page: what the paper says and whether it is found here, all tables and figures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from schnet import figures
+from schnet.files import write_text
+from schnet.project import Project
+from schnet.tables import Table, make_table
+from schnet.tables.claims import judged
+from schnet.tables.writers import markdown
+
+WORDS = {"yes": "reproduced", "no": "not reproduced", "cannot be said": "cannot be tested here"}
+
+JUDGED = (
+    "Judged by the order of the errors measured at this scale; its data, sizes and lengths of "
+    "training are below every table. Differences of one run a cell may be chance."
+)
+
+
+def _claims(project: Project, tables: list[Table]) -> list[str]:
+    """The claims one by one, a line for every place where one can be judged."""
+    lines = []
+    for table in tables:
+        for text, found in judged(project.experiments[table.name], table.entries):
+            for verdict, word in WORDS.items():
+                there = [one for one in found if one.verdict == verdict]
+                if not there:
+                    continue
+                places = "; ".join(
+                    f"{one.place}: {one.numbers}" if one.numbers else one.place for one in there
+                )
+                lines.append(f"| {table.title} | {text} | {word} | {places} |")
+    if not lines:
+        return []
+    head = [
+        "| table | the paper says | here | where, and the errors compared |",
+        "|---|---|---|---|",
+    ]
+    return ["## What the paper says", "", *head, *lines, ""]
+
+
+def _figures(project: Project, output: Path) -> list[str]:
+    """The pictures that are there, with their captions."""
+    lines = []
+    for name in project.figures:
+        picture = project.results / "figures" / f"{name}.png"
+        if picture.exists():
+            link = Path(os.path.relpath(picture, output.parent)).as_posix()
+            title = project.figures[name]["title"]
+            lines += [
+                f"## {title}",
+                "",
+                f"![{title}]({link})",
+                "",
+                figures.caption(project, name),
+                "",
+            ]
+    return lines
+
+
+def render(project: Project, output: str | Path) -> None:
+    """Write the page, without tables that have no measured number and figures that are not drawn.
+
+    Args:
+        project: the resolved configuration.
+        output: the Markdown file.
+    """
+    output = Path(output)
+    # first the tables with printed numbers
+    names = sorted(project.experiments, key=lambda n: "published" not in project.experiments[n])
+    tables = [make_table(project, name) for name in names]
+    tables = [t for t in tables if any(cell.measured is not None for cell in t.entries)]
+    for table in tables:
+        table.notes = [note for note in table.notes if note != project.scale["note"].strip()]
+    scale = project.config["scale"]
+    lines = [
+        f"# Results at the {scale} scale",
+        "",
+        f"Written by `schnet summary` from the runs in {project.results.name}. "
+        + project.scale["note"].strip(),
+        "",
+        *_claims(project, tables),
+    ]
+    for table in tables:
+        lines += [markdown(table).rstrip(), ""]
+    write_text(output, "\n".join([*lines, *_figures(project, output)]).rstrip() + "\n")
