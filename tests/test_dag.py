@@ -52,6 +52,20 @@ def test_dry_run_of_every_named_target(checkout, scale):
     assert not (checkout / "results").exists() and not (checkout / "data").exists()
 
 
+def test_only_networks_ask_for_a_gpu(checkout):
+    """On a cluster; members of a job ask for the same, so the others have jobs of their own."""
+    options = ["-n", "--profile", "slurm", "--", "baselines"]
+    done = snakemake(*options, cwd=checkout)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    jobs = re.split(r"^ *rule ", said, flags=re.MULTILINE)
+    asked = {"kernel_ridge": set(), "mean": set(), "schnet": set()}
+    for text in (text for text in jobs if text.startswith(("train:", "evaluate:"))):
+        method = next(name for name in asked if f"/{name}-" in text)
+        asked[method].add(re.search(r"gres=([^,]*)", text)[1])
+    assert asked == {"kernel_ridge": {""}, "mean": {""}, "schnet": {"gpu:1"}}
+
+
 def test_a_kernel_is_given_the_memory_of_its_matrices(checkout):
     done = snakemake("-n", "--config", "scale=paper", "--", "baselines", cwd=checkout)
     jobs = re.split(r"^(?:local)?rule ", done.stdout + done.stderr, flags=re.MULTILINE)

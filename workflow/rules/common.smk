@@ -62,6 +62,11 @@ THREADS = PROJECT.config["threads"]
 GRES = "" if DEVICE == "cpu" else "gpu:1"
 
 
+def gres(wildcards):
+    """A GPU for networks; methods without gradient steps use none."""
+    return GRES if settings(wildcards.run).method == "neural" else ""
+
+
 wildcard_constraints:
     dataset="[a-z0-9_]+",
     run=r"[^/]+/[^/]+/[^/]+/[^/]+/rep\d+",

@@ -15,7 +15,7 @@ rule evaluate:
         RUNS_GROUP
     threads: RUN_THREADS
     resources:
-        gres=GRES,
+        gres=gres,
         cpus_per_task=THREADS,
         mem_mb=lambda w, attempt: scale_resource("mem_mb", 4000) * attempt,
         runtime=lambda w: min(120, scale_resource("runtime", 120)),

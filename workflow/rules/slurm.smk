@@ -13,13 +13,15 @@ SUBMITS = workflow.resource_settings.nodes is not None
 def several_runs(wildcards):
     """The group of a training and its evaluation: as many runs in one job as the scale says.
 
-    The profile's group-components go first. They are not known yet when this file is read.
+    The profile's group-components go first. They are not known yet when this file is read. Members
+    of a job ask for the same, so those that use no GPU have jobs of their own.
     """
+    group = "runs" if gres(wildcards) == GRES else "runs_without_gpu"
     known = workflow.group_settings.group_components
-    if "runs" not in known:
-        count = scale_resource("runs_per_job", 1)
-        workflow.group_settings.group_components = {**known, "runs": count}
-    return "runs"
+    if group not in known:
+        count = known.get("runs", scale_resource("runs_per_job", 1))
+        workflow.group_settings.group_components = {**known, group: count}
+    return group
 
 
 RUNS_GROUP = several_runs if SUBMITS else None

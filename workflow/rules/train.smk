@@ -14,7 +14,7 @@ rule train:
         RUNS_GROUP
     threads: RUN_THREADS
     resources:
-        gres=GRES,
+        gres=gres,
         cpus_per_task=THREADS,
         mem_mb=lambda w, attempt: training_memory(w.run) * attempt,
         # the same for every attempt: each continues where the one before it ended
