@@ -111,5 +111,6 @@ def structures_page(title: str, structures: dict[str, Structure]) -> str:
         structures: by what stands below each.
     """
     boxes = "".join(_box(text, structure) for text, structure in structures.items())
-    body = f"{STYLE}<div class='structures'>{boxes}</div><script>{SCRIPT}</script>"
+    hint = f"<p class='soft'>Drag to turn. Lines: forces, the longest of a structure {LONGEST_ARROW} Å.</p>"
+    body = f"{STYLE}{hint}<div class='structures'>{boxes}</div><script>{SCRIPT}</script>"
     return page(title, body)

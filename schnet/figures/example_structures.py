@@ -37,7 +37,7 @@ def draw(project, figure: dict):
         title = full_title(store, chosen["labels"].get(name), "\n")
         ax.set_title(f"{title}\n{structure.id}", fontsize=6)
         frames.append(_atoms(name, store, structure))
-        below = full_title(store, chosen["labels"].get(name), ", ")
+        below = full_title(store, chosen["labels"].get(name))
         turning[f"{below}: {structure.id}"] = structure
     columns = "dataset,structure,element,x,y,z,unit,force_x,force_y,force_z,force_unit\n"
     table = pd.concat(frames).to_csv(index=False) if frames else columns
