@@ -111,6 +111,7 @@ def structures_page(title: str, structures: dict[str, Structure]) -> str:
         structures: by what stands below each.
     """
     boxes = "".join(_box(text, structure) for text, structure in structures.items())
-    hint = f"<p class='soft'>Drag to turn. Lines: forces, the longest of a structure {LONGEST_ARROW} Å.</p>"
+    longest = f"Lines: forces, the longest of a structure drawn as {LONGEST_ARROW} Å."
+    hint = f"<p class='soft'>Drag to turn. {longest}</p>"
     body = f"{STYLE}{hint}<div class='structures'>{boxes}</div><script>{SCRIPT}</script>"
     return page(title, body)
