@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SLURMS = 3  # clusters beside each other
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Tests of a file stay together, so that they share its fixtures (pytest-xdist, loadgroup).
 
