@@ -15,20 +15,32 @@ from schnet.files import read_yaml, write_yaml
 ROOT = Path(__file__).resolve().parent.parent
 
 
-SLURMS = 3  # clusters beside each other
+CLUSTERS = 3  # of SLURM, beside each other
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Tests of a file stay together, so that they share its fixtures (pytest-xdist, loadgroup).
-
-    SLURM first and on several workers: its tests wait most of the time, others run beside them.
-    """
+    """SLURM first: what takes longest."""
     items.sort(key=lambda item: item.path.stem != "test_slurm")
-    for k, item in enumerate(items):
-        of_slurm = item.path.stem == "test_slurm"
-        group = f"test_slurm {k % SLURMS}" if of_slurm else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With pytest-xdist a worker takes a whole file, whose tests share fixtures.
+
+    Tests of SLURM wait most of their time: several workers take some, and others run beside them.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class Files(LoadFileScheduling):
+        clusters: dict[str, int] = {}
+
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            if not file.endswith("test_slurm.py"):
+                return file
+            return f"{file} {self.clusters.setdefault(nodeid, len(self.clusters) % CLUSTERS)}"
+
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session")
