@@ -9,7 +9,7 @@ from schnet import figures
 from schnet.files import write_text
 from schnet.project import Project
 from schnet.tables import Table, make_table
-from schnet.tables.claims import judged
+from schnet.tables.claims import Found, judged
 from schnet.tables.writers import markdown
 
 WORDS = {"yes": "reproduced", "no": "not reproduced", "cannot be said": "cannot be tested here"}
@@ -29,10 +29,7 @@ def _claims(project: Project, tables: list[Table]) -> list[str]:
                 there = [one for one in found if one.verdict == verdict]
                 if not there:
                     continue
-                places = "; ".join(
-                    f"{one.place}: {one.numbers}" if one.numbers else one.place for one in there
-                )
-                lines.append(f"| {table.title} | {text} | {word} | {places} |")
+                lines.append(f"| {table.title} | {text} | {word} | {_places(there)} |")
     if not lines:
         return []
     head = [
@@ -40,6 +37,18 @@ def _claims(project: Project, tables: list[Table]) -> list[str]:
         "|---|---|---|---|",
     ]
     return ["## What the paper says", "", *head, *lines, ""]
+
+
+def _places(found: list[Found]) -> str:
+    """Where a verdict holds, and by which errors; the same comparison is named once."""
+    by_names: dict[str, list[str]] = {}
+    for one in found:
+        by_names.setdefault(one.compared, []).append(f"{one.place} {one.errors}".strip())
+    texts = (
+        f"{names}: {', '.join(places)}" if names else ", ".join(places)
+        for names, places in by_names.items()
+    )
+    return "; ".join(texts)
 
 
 def _figures(project: Project, output: Path) -> list[str]:
@@ -69,8 +78,8 @@ def render(project: Project, output: str | Path) -> None:
         output: the Markdown file.
     """
     output = Path(output)
-    # first the tables with printed numbers
-    names = sorted(project.experiments, key=lambda n: "published" not in project.experiments[n])
+    # first the tables of the paper
+    names = sorted(project.experiments, key=lambda n: (not n.startswith("table_"), n))
     tables = [make_table(project, name) for name in names]
     tables = [t for t in tables if any(cell.measured is not None for cell in t.entries)]
     for table in tables:
@@ -79,8 +88,7 @@ def render(project: Project, output: str | Path) -> None:
     lines = [
         f"# Results at the {scale} scale",
         "",
-        f"Written by `schnet summary` from the runs in {project.results.name}. "
-        + project.scale["note"].strip(),
+        f"Written by `schnet summary` from the runs themselves. {project.scale['note'].strip()}",
         "",
         *_claims(project, tables),
     ]

@@ -19,7 +19,7 @@ from schnet.data.fetch import fetch_file
 from schnet.errors import ConfigError, DataError, SchNetError
 from schnet.files import read_yaml, write_json, write_yaml
 from schnet.project import load_project
-from schnet.tables.writers import latex_text
+from schnet.tables.writers import latex_text, markdown
 from schnet.units import factor
 
 
@@ -561,10 +561,11 @@ def test_claims_of_the_paper_beside_what_was_measured(workflow, tmp_path):
     summary.render(project, tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text()
     text = "T=6 and F=128 work best for energies and forces."
-    numbers = "random split: energy: 2.00 (T=6, F=128, ρ=0.01) against 3.00 (T=3, F=128, ρ=0.01)"
-    assert f"| Table V | {text} | reproduced | {numbers} |" in page
-    assert f"| Table V | {text} | not reproduced | random split: forces: 5.00 (" in page
-    assert f"| Table V | {text} | cannot be tested here | split by trajectory: energy; " in page
+    compared = "T=6, F=128, ρ=0.01 against T=3, F=128, ρ=0.01: random split: energy"
+    assert f"| Table V | {text} | reproduced | {compared} 2.00 / 3.00 kcal/mol |" in page
+    compared = "T=6, F=128, ρ=0.01 against T=3, F=64, ρ=0.01: random split: forces"
+    assert f"| Table V | {text} | not reproduced | {compared} 5.00 / 2.00 kcal/mol/Å |" in page
+    assert f"| Table V | {text} | cannot be tested here | split by trajectory: energy, " in page
     assert page.count("## ") == 3 and f"]({picture.relative_to(tmp_path)})" in page
     assert page.count(project.scale["note"].strip()) == 1
     file = workflow / "workflow/experiments/table_5.yaml"
@@ -1030,3 +1031,19 @@ def test_damaged_files_of_a_run_are_named(workflow, tmp_path, file):
     write_json(run.folder / file, {"parts": {"test": {}}} if file == "metrics.json" else {})
     with pytest.raises(ConfigError, match=rf"{file}: .*required property; delete"):
         run.metrics(), run.about()
+
+
+def test_committed_pages_are_those_of_the_committed_results(tmp_path):
+    """docs/results.md and the small tables, line by line but for notes on a mirror."""
+    config = {"scale": "small", "results_dir": str(ROOT / "results" / "replication")}
+    project = load_project(config, ROOT)
+    summary.render(project, tmp_path / "page.md")
+
+    def lines(text):
+        return [line for line in text.splitlines() if line.startswith("|")]
+
+    page = (ROOT / "docs" / "results.md").read_text()
+    assert lines(page) == lines((tmp_path / "page.md").read_text()), "schnet summary"
+    for file in sorted((ROOT / "results/replication/small/tables").glob("*.md")):
+        shown = markdown(tables.make_table(project, file.stem))
+        assert lines(file.read_text()) == lines(shown), f"schnet table {file.stem}"

@@ -16,12 +16,15 @@ class Found:
     Attributes:
         place: the column (or row), as a sentence names it.
         verdict: one of VERDICTS.
-        numbers: what was compared, as text; empty where something is missing.
+        compared: what should have the smaller error and the best of the others, as text; empty,
+            like ``errors``, where something is missing.
+        errors: theirs, with the unit.
     """
 
     place: str
     verdict: str
-    numbers: str
+    compared: str = ""
+    errors: str = ""
 
 
 def judged(experiment: dict, cells: list[Entry]) -> list[tuple[str, list[Found]]]:
@@ -71,11 +74,13 @@ def _found(
     values = [None if cell is None else cell.measured for cell in compared]
     known = [value for value in values if value is not None]
     if len(known) < len(values):
-        return Found(place, "cannot be said", "")
+        return Found(place, "cannot be said")
     best = min(range(1, len(known)), key=known.__getitem__)
-    texts = [f"{fixed(known[k], digits(known[k]))} ({labels[among[k]]})" for k in (0, best)]
+    errors = " / ".join(fixed(known[k], digits(known[k])) for k in (0, best))
+    unit = (compared[0].unit if compared[0] else None) or ""
     verdict = "yes" if known[0] < known[best] else "no"
-    return Found(place, verdict, " against ".join(texts))
+    names = f"{labels[among[0]]} against {labels[among[best]]}"
+    return Found(place, verdict, names, f"{errors} {unit}".strip())
 
 
 def _label(entry: dict) -> str:
