@@ -11,6 +11,7 @@ import importlib
 import logging
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -157,9 +158,11 @@ def _to_onnx(program: ExportedProgram, path: Path) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     in_onnx = {torch.ops.aten.softplus.default: _softplus}
     program = program.run_decompositions(in_onnx)
-    graph = torch.onnx.export(
-        program, input_names=INPUTS, output_names=OUTPUTS, dynamo=True, verbose=False
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # about PyTorch's own code
+        graph = torch.onnx.export(
+            program, input_names=INPUTS, output_names=OUTPUTS, dynamo=True, verbose=False
+        )
     assert graph is not None  # it is one with dynamo=True
     graph.save(path)
 

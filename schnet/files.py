@@ -122,6 +122,15 @@ def atomic(path) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
+def check_picture(path) -> None:
+    """Raise ConfigError for a picture whose name says no format that matplotlib writes."""
+    from matplotlib.figure import Figure
+
+    formats = sorted(Figure().canvas.get_supported_filetypes())
+    if Path(path).suffix.lstrip(".").lower() not in formats:
+        raise ConfigError(f"{path}: the name must end in one of .{', .'.join(formats)}")
+
+
 def write_text(path, text: str) -> None:
     """Write a text file, see `atomic`."""
     with atomic(path) as temporary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,11 @@ from schnet import methods
 from schnet.data.own import convert_file
 from schnet.data.splits import make_split, save_split
 from schnet.data.store import Store
-from schnet.errors import ConfigError
+from schnet.errors import ConfigError, DataError, known_or_nearest
 from schnet.evaluation import evaluate
 from schnet.files import atomic, read_yaml, scratch, write_yaml
 from schnet.plan import seconds_per_step
-from schnet.run import RUN_FILE, Run, RunSpec, make_spec
+from schnet.run import Run, RunSpec, make_spec
 
 log = logging.getLogger("schnet")
 CUTOFF = 5.0  # Å, of crystals (Sec. III B) and of molecules with more atoms than LARGE
@@ -42,6 +42,9 @@ class Wishes:
         cutoff: in Å.
         model: hyper-parameters. architecture: of the model.
         seed: of split, weights and batches.
+
+    Raises:
+        ConfigError: a number out of range, or a value of another type.
     """
 
     target: str | None = None
@@ -55,6 +58,22 @@ class Wishes:
     architecture: str = "schnet"
     model: dict | None = None
     seed: int = 0
+
+    def __post_init__(self):
+        for name, least in {"n_train": 1, "n_validation": 1, "steps": 1, "seed": 0}.items():
+            value = getattr(self, name)
+            if value is None and name != "seed":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name}: {value!r} is no whole number from {least}")
+        for name in ("seconds", "cutoff"):
+            value = getattr(self, name)
+            if value is None and name == "cutoff":
+                continue
+            if not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise ConfigError(f"{name}: {value!r} is not a positive number")
+        if not isinstance(self.model, dict | None):
+            raise ConfigError(f"model: {self.model!r} is no mapping of hyper-parameters")
 
 
 def train(source, out, *, threads: int = 1, device: str = "cpu", **wishes) -> Path:
@@ -91,6 +110,9 @@ def train(source, out, *, threads: int = 1, device: str = "cpu", **wishes) -> Pa
         ...
         PosixPath('my_model/model.pt')
     """
+    for name in wishes:
+        known_or_nearest(name, [f.name for f in fields(Wishes)], "setting", "schnet.train")
+    known_or_nearest(device, ["cpu", "cuda"], "device", "device")
     out, asked = Path(out), Wishes(**wishes)
     data, target, forces = _data(source, out, asked)
     store = Store(data)
@@ -100,28 +122,26 @@ def train(source, out, *, threads: int = 1, device: str = "cpu", **wishes) -> Pa
     parts = make_split(
         store, n_train=spec.n_train or 0, n_validation=spec.n_validation or 0, seed=asked.seed
     )
-    save_split(split, store, parts)
-    spec = _with_steps(spec, out, asked, threads, device)
-    write_yaml(out / SETTINGS, spec.stated())
+    if (out / SETTINGS).exists():
+        spec = _as_begun(spec, out, asked)
+    else:
+        save_split(split, store, parts)
+        spec = _with_steps(spec, asked, threads, device)
+        write_yaml(out / SETTINGS, spec.stated())
     methods.fit(spec, out, threads=threads, device=device)
     metrics = evaluate(out, threads=threads, device=device)
     _draw(Run(store.name, out, spec))
-    _tell(out, metrics, parts, store, spec)
+    _tell(out, metrics, parts, store, spec, asked.unit)
     return out / "model.pt"
 
 
 # ---- choices ----
 def _data(source, out: Path, wishes: Wishes) -> tuple[Path, str, str | None]:
     """The converted data set, and the names of what is learned."""
+    if not isinstance(source, str | Path) or Path(source).is_dir():
+        raise ConfigError(f"{source}: one file with structures is expected")
     if str(source).endswith((".h5", ".hdf5")):
-        store = Store(source)
-        target = wishes.target
-        if target is None:
-            energies = [name for name, p in store.properties.items() if p.kind == "energy"]
-            target = energies[0] if energies else next(iter(store.properties))
-        store.require(target)
-        forces = None if wishes.forces == "none" else wishes.forces or store.forces_of(target)
-        return Path(source), target, forces
+        return _converted(source, wishes)
     out.mkdir(parents=True, exist_ok=True)
     data = out / "data.h5"
     with scratch(data) as converted:
@@ -133,13 +153,34 @@ def _data(source, out: Path, wishes: Wishes) -> tuple[Path, str, str | None]:
             unit=wishes.unit,
             cutoff=wishes.cutoff or CUTOFF,
         )
-        if (out / RUN_FILE).exists() and data.exists():
-            if Store(converted).digest != Store(data).digest:
-                raise ConfigError(
-                    f"{out}: holds a model of other data; choose another folder or delete it"
-                )
-        converted.replace(data)
+        if data.exists():
+            if not _same_data(data, converted):
+                raise ConfigError(f"{data}: holds other data; choose another folder or delete it")
+        else:
+            converted.replace(data)
     return data, target, forces
+
+
+def _same_data(one: Path, other: Path) -> bool:
+    """Whether both are data sets, and the same."""
+    try:
+        return Store(one).digest == Store(other).digest
+    except DataError:
+        return False
+
+
+def _converted(source, wishes: Wishes) -> tuple[Path, str, str | None]:
+    """A data set that is converted already; its units are in it."""
+    if wishes.unit is not None:
+        raise ConfigError(f"--unit: {source} is a converted data set, which has its units")
+    store = Store(source)
+    target = wishes.target
+    if target is None:
+        energies = [name for name, p in store.properties.items() if p.kind == "energy"]
+        target = energies[0] if energies else next(iter(store.properties))
+    store.require(target)
+    forces = None if wishes.forces == "none" else wishes.forces or store.forces_of(target)
+    return Path(source), target, forces
 
 
 def _settings(store: Store, target: str, forces: str | None, wishes: Wishes) -> RunSpec:
@@ -179,17 +220,39 @@ def _settings(store: Store, target: str, forces: str | None, wishes: Wishes) -> 
     return make_spec(settings, "schnet train --data")
 
 
-def _with_steps(spec: RunSpec, out: Path, wishes: Wishes, threads: int, device: str) -> RunSpec:
-    """Steps as asked for, as begun before, or as many as fit into the time."""
+def _as_begun(spec: RunSpec, out: Path, wishes: Wishes) -> RunSpec:
+    """The run that an earlier call began in the folder.
+
+    Raises:
+        ConfigError: it is not what is asked for now; nothing in the folder is changed.
+    """
+    file = out / SETTINGS
+    begun = make_spec(read_yaml(file), str(file))
+    steps = begun.steps if wishes.steps is None else wishes.steps
+    asked, there = _with_horizon(spec, steps).scientific(), begun.scientific()
+    differ = sorted(key for key in asked.keys() | there.keys() if asked.get(key) != there.get(key))
+    if differ:
+        raise ConfigError(
+            f"{file}: a training with other settings was begun here ({', '.join(differ)}); "
+            "choose another folder, or delete it"
+        )
+    log.info("%s: %s steps, as begun before", file, f"{steps:,}")
+    return replace(begun, data=spec.data, split=spec.split)
+
+
+def _with_steps(spec: RunSpec, wishes: Wishes, threads: int, device: str) -> RunSpec:
+    """Steps as asked for, or as many as fit into the time."""
     steps = wishes.steps
-    if steps is None and (out / SETTINGS).exists():
-        steps = read_yaml(out / SETTINGS).get("steps")
-        log.info("%s: %s steps, as begun before", out / SETTINGS, f"{steps:,}")
     if steps is None:
         with tempfile.TemporaryDirectory() as folder:
             step = seconds_per_step(spec, folder, threads, device)
         steps = _round(STEPS_SHARE * wishes.seconds / step)
         log.info("%.1f ms a step: %s steps in %.0f s", 1e3 * step, f"{steps:,}", wishes.seconds)
+    return _with_horizon(spec, steps)
+
+
+def _with_horizon(spec: RunSpec, steps: int) -> RunSpec:
+    """A number of steps, and what follows from it."""
     return replace(
         spec,
         steps=steps,
@@ -228,7 +291,9 @@ def _draw(run: Run) -> None:
                 picture.savefig(temporary)
 
 
-def _tell(out: Path, metrics: dict, parts: dict, store: Store, spec: RunSpec) -> None:
+def _tell(
+    out: Path, metrics: dict, parts: dict, store: Store, spec: RunSpec, unit: str | None
+) -> None:
     """Errors, and what to do with the model."""
     sizes = ", ".join(f"{len(indices):,} {part}" for part, indices in parts.items())
     print(f"\n{store.path}: {sizes}; {spec.steps:,} steps")
@@ -241,7 +306,8 @@ def _tell(out: Path, metrics: dict, parts: dict, store: Store, spec: RunSpec) ->
     model = out / "model.pt"
     print(f"\nlearning curve and predictions: {out / 'learning.png'}, {out / 'parity.png'}")
     print(f"settings, to be changed and trained again: {out / SETTINGS}")
-    print(f"  schnet predict {model} STRUCTURES -o predicted.extxyz")
+    labels = "" if unit is None else f" --unit {unit}"
+    print(f"  schnet predict {model} STRUCTURES -o predicted.extxyz{labels}")
     if spec.forces:
         print(f"  schnet md STRUCTURE {model} -o FOLDER        also: relax, modes, pimd")
         print(f'  from schnet import SchNetCalculator; atoms.calc = SchNetCalculator("{model}")')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 from schnet.data.own import ASE_UNIT, scalar_labels, vector_labels
 from schnet.data.structures import from_atoms, read_images
 from schnet.engine.inference import Predictor
-from schnet.errors import ConfigError, DataError
+from schnet.errors import ConfigError, DataError, known_or_nearest
 from schnet.files import atomic
 from schnet.models import Model, load_model
 from schnet.trained import find_model
@@ -46,38 +47,43 @@ class Predicted:
     distances: tuple[float, float] = (np.inf, 0.0)
 
 
-def predict(model, files, *, threads: int = 1, device: str = "cpu") -> Predicted:
+def predict(
+    model, files, *, unit: str | None = None, threads: int = 1, device: str = "cpu"
+) -> Predicted:
     """Predict all structures of files.
 
     Args:
         model: model file, or a name that `schnet models` lists.
         files: any that ASE reads.
+        unit: of the energies among their labels (forces: per Å); None: eV for the results that ASE
+            reads, the model's for other labels.
         threads: of the C++ engine.
         device: "cpu" or "cuda".
 
     Raises:
+        ConfigError: no such unit.
         DataError: structures cannot be read, or the model cannot predict one of them.
     """
+    if unit is not None:
+        known_or_nearest(unit, list(UNITS), "unit", "--unit")
     network = load_model(find_model(model))
     predictor = Predictor(network, threads=threads, device=device)
     out = Predicted(network)
     rows: list[dict] = []
+    force_name = _force_label(network)
     forces: list[tuple[np.ndarray, np.ndarray]] = []
     for file in files:
         images = read_images(file)
         for start in range(0, len(images), BATCH):
             some = images[start : start + BATCH]
-            try:
-                done, (shortest, longest) = _predict(predictor, some)
-            except DataError as error:
-                last = start + len(some) - 1
-                raise DataError(f"{file}, structures {start} to {last}: {error}") from error
+            done, (shortest, longest) = _predict_named(predictor, some, file, start)
             out.distances = min(out.distances[0], shortest), max(out.distances[1], longest)
             for index, (atoms, image) in enumerate(zip(some, done, strict=True), start):
-                rows.append(_row(network, str(file), index, atoms, image))
-                force_labels = vector_labels(atoms).get("forces")
+                rows.append(_row(network, str(file), index, atoms, image, unit))
+                force_labels = vector_labels(atoms).get(force_name)
                 if force_labels is not None and "schnet_forces" in image.arrays:
-                    forces.append((force_labels, image.arrays["schnet_forces"]))
+                    scale = _force_scale(atoms, network, force_name, unit)
+                    forces.append((scale * force_labels, image.arrays["schnet_forces"]))
             out.images += done
     out.table = pd.DataFrame(rows)
     if "label" in out.table:
@@ -85,10 +91,28 @@ def predict(model, files, *, threads: int = 1, device: str = "cpu") -> Predicted
         values = labelled["label"].to_numpy(), labelled[network.target].to_numpy()
         out.labels[network.target] = (*values, network.unit)
     if forces:
-        scale = factor(f"{ASE_UNIT}/Å", str(network.force_unit))
         true, predicted = (np.concatenate(part).ravel() for part in zip(*forces, strict=True))
-        out.labels["forces"] = scale * true, predicted, str(network.force_unit)
+        out.labels["forces"] = true, predicted, str(network.force_unit)
     return out
+
+
+def _force_label(model: Model) -> str:
+    """What the forces are called that the model was trained on."""
+    run = json.loads(model.provenance.get("run", "{}"))
+    return run.get("forces") or "forces"
+
+
+def _predict_named(predictor: Predictor, images: list[Atoms], file, start: int):
+    """See `_predict`; DataError names the file and the first structure that cannot be predicted."""
+    try:
+        return _predict(predictor, images)
+    except DataError:
+        for index, atoms in enumerate(images, start):
+            try:
+                _predict(predictor, [atoms])
+            except DataError as error:
+                raise DataError(f"{file}, structure {index}: {error}") from error
+        raise
 
 
 def _predict(predictor: Predictor, images: list[Atoms]):
@@ -116,7 +140,7 @@ def _predict(predictor: Predictor, images: list[Atoms]):
     return out, (float(d.min()), float(d.max())) if len(d) else (np.inf, 0.0)
 
 
-def _row(model: Model, file: str, index: int, atoms: Atoms, image: Atoms) -> dict:
+def _row(model: Model, file: str, index: int, atoms: Atoms, image: Atoms, unit: str | None) -> dict:
     """One line of the table, in the model's unit."""
     row = {
         "file": file,
@@ -127,16 +151,27 @@ def _row(model: Model, file: str, index: int, atoms: Atoms, image: Atoms) -> dic
     }
     label = scalar_labels(atoms).get(model.target)
     if label is not None:
-        row["label"] = label * _label_scale(atoms, model)
+        row["label"] = label * _label_scale(atoms, model, unit)
     return row
 
 
-def _label_scale(atoms: Atoms, model: Model) -> float:
-    """From a label's unit to the model's: results of a calculator are in eV."""
-    result = atoms.calc is not None and model.target in atoms.calc.results
-    if result and UNITS[model.unit][0] == "energy":
-        return factor(ASE_UNIT, model.unit)
-    return 1.0
+def _is_result(atoms: Atoms, name: str) -> bool:
+    """Whether a label is the result of a calculator, and so in ASE's unit unless that is said."""
+    return atoms.calc is not None and name in atoms.calc.results
+
+
+def _label_scale(atoms: Atoms, model: Model, unit: str | None) -> float:
+    """From a label's unit to the model's."""
+    if UNITS[model.unit][0] != "energy":
+        return 1.0
+    usual = ASE_UNIT if _is_result(atoms, model.target) else model.unit
+    return factor(unit or usual, model.unit)
+
+
+def _force_scale(atoms: Atoms, model: Model, name: str, unit: str | None) -> float:
+    """From the unit of force labels to the model's."""
+    usual = f"{ASE_UNIT}/Å" if _is_result(atoms, name) else str(model.force_unit)
+    return factor(f"{unit}/Å" if unit else usual, str(model.force_unit))
 
 
 # ---- what is written and said ----

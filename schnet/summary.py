@@ -9,34 +9,43 @@ from schnet import figures
 from schnet.files import write_text
 from schnet.project import Project
 from schnet.tables import Table, make_table
-from schnet.tables.claims import Found, judged
+from schnet.tables.claims import ERRORS, NOISE, VERDICTS, Found, judged
 from schnet.tables.writers import markdown
 
-WORDS = {"yes": "reproduced", "no": "not reproduced", "cannot be said": "cannot be tested here"}
-
 JUDGED = (
-    "Judged by the order of the errors measured at this scale; its data, sizes and lengths of "
-    "training are below every table. Differences of one run a cell may be chance."
+    "Judged by the errors measured at this scale; its data, sizes and lengths of training are "
+    f"below every table. Single runs that differ by less than {100 * NOISE:.0f} %, and means of "
+    f"several that differ by less than {ERRORS:g} standard errors, are too close to say."
 )
 
 
+def _verdict(found: list[Found]) -> str:
+    """What all places of a claim come to."""
+    there = {one.verdict for one in found}
+    if {"yes", "no"} <= there:
+        return "in part"
+    if "yes" in there:
+        return "reproduced"
+    if "no" in there:
+        return "not reproduced"
+    return "too close to say" if "too close to say" in there else "cannot be tested here"
+
+
 def _claims(project: Project, tables: list[Table]) -> list[str]:
-    """The claims one by one, a line for every place where one can be judged."""
+    """The claims one by one, with the errors behind every verdict."""
     lines = []
     for table in tables:
         for text, found in judged(project.experiments[table.name], table.entries):
-            for verdict, word in WORDS.items():
+            answers = []
+            for verdict in VERDICTS:
                 there = [one for one in found if one.verdict == verdict]
-                if not there:
-                    continue
-                lines.append(f"| {table.title} | {text} | {word} | {_places(there)} |")
+                if there:
+                    answers.append(f"**{verdict}**: {_places(there)}")
+            lines.append(f"| {table.title} | {text} | {_verdict(found)} | {'; '.join(answers)} |")
     if not lines:
         return []
-    head = [
-        "| table | the paper says | here | where, and the errors compared |",
-        "|---|---|---|---|",
-    ]
-    return ["## What the paper says", "", *head, *lines, ""]
+    head = "| table | the paper says | here | where, and the errors compared |"
+    return ["## What the paper says", "", JUDGED, "", head, "|---|---|---|---|", *lines, ""]
 
 
 def _places(found: list[Found]) -> str:

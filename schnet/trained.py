@@ -56,15 +56,22 @@ def _read(folder: Path) -> Trained | None:
     return Trained(folder / "model.pt", *about, quantity, error, measured["unit"])
 
 
-def _results() -> list[Path]:
-    """Folders with runs of scales that people use; the demo's numbers mean nothing."""
-    roots = [CHECKOUT]
+def _roots() -> list[Path]:
+    """The workflow of the working directory, and the repository that this code lies in."""
+    roots = []
     try:
-        roots.insert(0, find_workflow())
+        roots.append(find_workflow())
     except ConfigError:
         pass
+    if (CHECKOUT / "workflow" / "sources.yaml").exists():
+        roots.append(CHECKOUT)
+    return list(dict.fromkeys(roots))
+
+
+def _results() -> list[Path]:
+    """Folders with runs of scales that people use; the demo's numbers mean nothing."""
     names = ("results/small", "results/paper", "results/replication/small")
-    return [root / name for root in dict.fromkeys(roots) for name in names]
+    return [root / name for root in _roots() for name in names]
 
 
 def trained_models() -> dict[str, Trained]:
@@ -99,10 +106,9 @@ def models_table(models: dict[str, Trained]) -> pd.DataFrame:
     Returns:
         A row for each: name, N (training structures), test error, elements, licence of the data.
     """
-    try:
-        sources = load_sources(find_workflow())
-    except ConfigError:
-        sources = {}
+    sources: dict = {}
+    for root in _roots():
+        sources = load_sources(root) | sources
     rows = []
     for name, model in models.items():
         seen = load_model(model.file).elements.nonzero().flatten().tolist()

@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 from schnet.data.structures import Structures
 from schnet.models import Model
 
+CLOSE = 0.01  # Å beyond the range of training that is no matter
 RARE = 0.01  # an element in a smaller part of the training structures is worth a word
 
 
@@ -42,24 +43,27 @@ def cautions(model: Model, images: Sequence[Atoms], distances: tuple[float, floa
     """In which respects structures lie outside of what a model was trained on.
 
     Args:
-        model: the model; what its file does not tell is not judged.
+        model: the model; where its file does not tell, as those of earlier versions, that is said.
         images: the structures.
         distances: smallest and largest distance of their pairs in Å.
     """
     known = model.provenance
+    if "distances" not in known:
+        return [
+            "the model's file does not tell on what structures it was trained: none is compared"
+        ]
     out = []
-    if "distances" in known:
-        smallest, largest = known["distances"]
-        if distances[0] < smallest:
-            out.append(
-                f"atoms come as close as {distances[0]:.2f} Å; the model was trained on "
-                f"{smallest:.2f} Å and more"
-            )
-        if distances[1] > largest and model.hyperparameters.cutoff is None:
-            out.append(
-                f"atoms are up to {distances[1]:.2f} Å apart; the model was trained on "
-                f"{largest:.2f} Å and less"
-            )
+    smallest, largest = known["distances"]
+    if distances[0] < smallest - CLOSE:
+        out.append(
+            f"atoms come as close as {distances[0]:.2f} Å; the model was trained on "
+            f"{smallest:.2f} Å and more"
+        )
+    if distances[1] > largest + CLOSE and model.hyperparameters.cutoff is None:
+        out.append(
+            f"atoms are up to {distances[1]:.2f} Å apart; the model was trained on "
+            f"{largest:.2f} Å and less"
+        )
     if "atoms" in known:
         fewest, most = known["atoms"]
         counts = [len(atoms) for atoms in images]

@@ -14,8 +14,9 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
-from conftest import ROOT
+from conftest import ROOT, snapshot
 
+import schnet as package
 from schnet import SchNetCalculator
 from schnet.cli import main
 from schnet.data.own import convert_file
@@ -23,6 +24,7 @@ from schnet.data.store import Store
 from schnet.errors import ConfigError, DataError
 from schnet.files import read_yaml
 from schnet.models import load_model
+from schnet.predict import predict as package_predict
 from schnet.trained import find_model
 from schnet.units import factor
 
@@ -78,7 +80,7 @@ def test_from_a_structure_file_to_a_calculator(file, frames, tmp_path, capsys):
     assert (out / "model.pt").read_bytes() == before
     write(tmp_path / "other.extxyz", frames[:40])
     assert train(tmp_path / "other.extxyz", out) == 2
-    assert "holds a model of other data" in capsys.readouterr().err
+    assert "holds other data" in capsys.readouterr().err
     assert Store(out / "data.h5").digest == read_yaml(out / "run.yaml")["data"]["digest"]
     # what was chosen is a run file
     settings = read_yaml(out / "settings.yaml")
@@ -211,12 +213,80 @@ def test_predictions_say_what_the_model_has_not_seen(file, frames, tmp_path, cap
         said = capsys.readouterr().out
         assert said.count("caution") == len(cautions), (name, said)
         assert all(text in said for text in cautions), (name, said)
+    write(tmp_path / "some.extxyz", frames[:3])
+    assert main(["predict", "md17_ethanol", str(tmp_path / "some.extxyz")]) == 0
+    assert "does not tell on what structures" in capsys.readouterr().out  # an earlier version's
+    assert main(["predict", str(model), str(tmp_path / "some.extxyz"), "--parity", "p.weird"]) == 2
+    assert "must end in" in capsys.readouterr().err
     content = torch.load(model, weights_only=True)
     content["provenance"] |= {"structures": 3000, "elements": {"H": 3000, "C": 3000, "O": 7}}
     torch.save(content, model)
     write(tmp_path / "some.extxyz", frames[:3])
     assert main(["predict", str(model), str(tmp_path / "some.extxyz")]) == 0
     assert "caution: O occurs in 7 of 3,000 training" in capsys.readouterr().out
+
+
+def test_a_refused_call_changes_nothing(file, frames, tmp_path):
+    out = tmp_path / "model"
+    package.train(file, out, steps=20)
+    before = snapshot(out)
+    for wishes in ({"seed": 3}, {"n_train": 20}, {"steps": 30}, {"cutoff": 3.0}):
+        with pytest.raises(ConfigError, match="a training with other settings was begun here"):
+            package.train(file, out, **wishes)
+    other = tmp_path / "other.extxyz"
+    write(other, frames[:30])
+    with pytest.raises(ConfigError, match="holds other data"):
+        package.train(other, out)
+    assert snapshot(out) == before
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "data.h5").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other data"):
+        package.train(file, foreign, steps=20)
+    assert (foreign / "data.h5").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        ({"steps": 0}, "steps: 0"),
+        ({"steps": "100"}, "steps: '100'"),
+        ({"n_train": 0}, "n_train: 0"),
+        ({"seconds": -1}, "seconds: -1"),
+        ({"cutoff": 0}, "cutoff: 0"),
+        ({"seed": "a"}, "seed: 'a'"),
+        ({"model": "x"}, "model: 'x'"),
+        ({"n_trian": 3}, "did you mean 'n_train'"),
+        ({"device": "cud"}, "did you mean 'cuda'"),
+    ],
+)
+def test_wishes_that_make_no_sense(wishes, message, file, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        package.train(file, tmp_path / "model", **wishes)
+    assert not (tmp_path / "model").exists()
+
+
+def test_labels_in_another_unit_than_ase_reads(frames, tmp_path, capsys, caplog):
+    """Energies under the usual name but in kcal/mol: both commands are told."""
+    scale = factor("eV", "kcal/mol")
+    images = []
+    for atoms in frames[:40]:
+        image = atoms.copy()
+        results = {name: scale * value for name, value in atoms.calc.results.items()}
+        image.calc = SinglePointCalculator(image, **results)
+        images.append(image)
+    images[7].calc.results.pop("forces")
+    write(tmp_path / "kcal.extxyz", images)
+    wishes = ["--unit", "kcal/mol", "--steps", "20"]
+    train(tmp_path / "kcal.extxyz", tmp_path / "model", *wishes)
+    assert "--unit kcal/mol" in capsys.readouterr().out
+    assert "39 of 40 structures have forces" in caplog.text
+    model = tmp_path / "model" / "model.pt"
+    done = package_predict(model, [tmp_path / "kcal.extxyz"], unit="kcal/mol")
+    true, _, unit = done.labels["energy"]
+    assert unit == "kcal/mol" and true[0] == pytest.approx(scale * frames[0].calc.results["energy"])
+    with pytest.raises(ConfigError, match="unit"):
+        package.train(tmp_path / "model" / "data.h5", tmp_path / "again", unit="eV")
 
 
 def test_options_that_do_not_belong_together(file, tmp_path, capsys):

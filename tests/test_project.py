@@ -174,7 +174,7 @@ def test_how_it_is_computed_changes_no_run(execution):
         {"run": {"seed": 7}},
         {"run": {"gradient_clipping": 1.0}},
         {"run": {"model": {"n_features": 48}}},
-        {"steps": 7},
+        {"steps": 3},
         {"protocol": "tf_code"},
     ],
 )

@@ -562,10 +562,12 @@ def test_claims_of_the_paper_beside_what_was_measured(workflow, tmp_path):
     page = (tmp_path / "page.md").read_text()
     text = "T=6 and F=128 work best for energies and forces."
     compared = "T=6, F=128, ρ=0.01 against T=3, F=128, ρ=0.01: random split: energy"
-    assert f"| Table V | {text} | reproduced | {compared} 2.00 / 3.00 kcal/mol |" in page
+    assert f"| Table V | {text} | in part | **yes**: {compared} 2.00 / 3.00 kcal/mol; " in page
     compared = "T=6, F=128, ρ=0.01 against T=3, F=64, ρ=0.01: random split: forces"
-    assert f"| Table V | {text} | not reproduced | {compared} 5.00 / 2.00 kcal/mol/Å |" in page
-    assert f"| Table V | {text} | cannot be tested here | split by trajectory: energy, " in page
+    assert f"; **no**: {compared} 5.00 / 2.00 kcal/mol/Å; " in page
+    assert (
+        "; **cannot be said**: split by trajectory: energy, split by trajectory: forces |" in page
+    )
     assert page.count("## ") == 3 and f"]({picture.relative_to(tmp_path)})" in page
     assert page.count(project.scale["note"].strip()) == 1
     file = workflow / "workflow/experiments/table_5.yaml"

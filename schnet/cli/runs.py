@@ -181,11 +181,15 @@ def models(args):
 
 def predict(args):
     """Predict structures of any files ASE reads; says the errors where they hold labels."""
+    from schnet.files import check_picture
     from schnet.predict import check_output, draw_parity, predict, report, write_predicted
 
     if args.output is not None:
         check_output(args.output)
-    done = predict(args.model, args.structures, threads=args.threads, device=args.device)
+    if args.parity is not None:
+        check_picture(args.parity)
+    compute = {"threads": args.threads, "device": args.device}
+    done = predict(args.model, args.structures, unit=args.unit, **compute)
     if args.output is not None:
         write_predicted(done, args.output)
         target = f"{done.model.target} in {done.model.unit}"
@@ -202,7 +206,9 @@ def export(args):
     from schnet.export import INPUTS, OUTPUTS, export
 
     out = export(args.model, args.output, dtype=getattr(torch, args.dtype))
-    print(f"{out}: {', '.join(INPUTS)} -> {', '.join(OUTPUTS)} ({args.dtype})")
+    print(
+        f"{out}: {', '.join(INPUTS)} -> {', '.join(OUTPUTS)} ({args.dtype}), in the model's units"
+    )
 
 
 def import_tf(args):
@@ -309,6 +315,11 @@ def add_verbs(verbs):
         "(default: a table on the terminal)",
     )
     p.add_argument("--parity", help="picture of predictions against labels")
+    p.add_argument(
+        "--unit",
+        help="of energies among the labels (default: eV for results that ASE reads, that of the "
+        "model for others)",
+    )
     add_compute(p)
 
     p = add_verb(verbs, "export", export)

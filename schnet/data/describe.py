@@ -13,7 +13,7 @@ from ase.data.colors import jmol_colors
 from schnet.data.fetch import MADE_HERE
 from schnet.data.store import Store, Structure
 from schnet.errors import DataError, first_line
-from schnet.files import atomic, write_text
+from schnet.files import atomic, check_picture, write_text
 from schnet.units import factor
 
 CHUNK = 50_000  # rows read at a time
@@ -303,8 +303,11 @@ def show(path, index: int, picture) -> None:
         picture: image file, or a page (.html) in which the structure can be turned.
 
     Raises:
+        ConfigError: the picture's name says no format.
         DataError: the file is no converted data set, or there is no such structure.
     """
+    if Path(picture).suffix != ".html":
+        check_picture(picture)
     store = Store(path)
     structure = store.structure(index)
     if Path(picture).suffix == ".html":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from schnet.data.structures import read_images
 from schnet.errors import ConfigError, DataError, known_or_nearest
 from schnet.units import UNITS
 
+log = logging.getLogger("schnet")
 #: results of a calculator are in ASE's units, what else a file holds can be in any
 ASE_UNIT = "eV"
 ENERGIES = tuple(unit for unit, (quantity, _) in UNITS.items() if quantity == "energy")
@@ -123,7 +125,16 @@ def _forces(source, images: list[Atoms], forces: str | None) -> str | None:
     if forces == "none":
         return None
     if forces is None:
-        return "forces" if all("forces" in vector_labels(atoms) for atoms in images) else None
+        count = sum("forces" in vector_labels(atoms) for atoms in images)
+        if 0 < count < len(images):
+            log.warning(
+                "%s: %s of %s structures have forces; they are left out. Use those structures "
+                "alone, or say --forces none",
+                source,
+                f"{count:,}",
+                f"{len(images):,}",
+            )
+        return "forces" if count == len(images) else None
     known_or_nearest(forces, sorted(vector_labels(images[0])), "label (--forces)", str(source))
     for k, atoms in enumerate(images):
         if forces not in vector_labels(atoms):

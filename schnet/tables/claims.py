@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from schnet.tables.cells import Entry, digits, fixed
 
-VERDICTS = ("yes", "no", "cannot be said")
+VERDICTS = ("yes", "no", "too close to say", "cannot be said")
+#: relative difference of two single runs that may be chance; standard errors of means that may be
+NOISE, ERRORS = 0.1, 2.0
 
 
 @dataclass(frozen=True)
@@ -71,16 +74,31 @@ def _found(
     place: str, labels: dict[str, str], among: list[str], compared: list[Entry | None]
 ) -> Found:
     """Whether the first of the compared cells has the smallest error."""
-    values = [None if cell is None else cell.measured for cell in compared]
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
+    cells = [cell for cell in compared if cell is not None and cell.measured is not None]
+    known = [cell.measured for cell in cells if cell.measured is not None]
+    if len(known) < len(compared):
         return Found(place, "cannot be said")
+    sizes = {run.settings.n_train or 0 for cell in cells for run in cell.runs}
+    stated = re.search(r"N = ([\d,]+)", place)
+    if stated and len(sizes) == 1 and f"{min(sizes):,}" != stated[1]:
+        place = f"{place} (here {min(sizes):,})"
     best = min(range(1, len(known)), key=known.__getitem__)
     errors = " / ".join(fixed(known[k], digits(known[k])) for k in (0, best))
-    unit = (compared[0].unit if compared[0] else None) or ""
+    unit = cells[0].unit or ""
     verdict = "yes" if known[0] < known[best] else "no"
+    if _close(cells[0], cells[best]):
+        verdict = "too close to say"
     names = f"{labels[among[0]]} against {labels[among[best]]}"
     return Found(place, verdict, names, f"{errors} {unit}".strip())
+
+
+def _close(one: Entry, other: Entry) -> bool:
+    """Whether the difference of two cells may be chance."""
+    assert one.measured is not None and other.measured is not None
+    difference = abs(one.measured - other.measured)
+    if one.error is not None and other.error is not None:
+        return difference < ERRORS * (one.error**2 + other.error**2) ** 0.5
+    return difference < NOISE * max(one.measured, other.measured)
 
 
 def _label(entry: dict) -> str:
