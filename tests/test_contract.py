@@ -308,7 +308,7 @@ def test_elements_that_the_model_has_never_seen_are_refused(trained_on_water, tm
     write(tmp_path / "in.extxyz", [water, methanol])
     from schnet.predict import predict
 
-    with pytest.raises(DataError, match=f"in.extxyz, structures 0 to 1: {message}"):
+    with pytest.raises(DataError, match=f"in.extxyz, structure 1: {message}"):
         predict(trained_on_water, [tmp_path / "in.extxyz"])
 
 
