@@ -9,7 +9,14 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 
-from schnet.data.describe import LONGEST_ARROW, RADIUS, bonds, cell_edges, first_view
+from schnet.data.describe import (
+    LONGEST_ARROW,
+    RADIUS,
+    bonds,
+    cell_edges,
+    first_view,
+    force_arrows,
+)
 from schnet.data.store import Structure
 from schnet.page import page
 
@@ -78,10 +85,7 @@ def _content(structure: Structure) -> dict:
         edges = cell_edges(structure.cell) @ view.T
     points = np.concatenate([r, edges.reshape(-1, 3)])
     middle = (points.min(0) + points.max(0)) / 2
-    forces = structure.properties.get("forces")
-    arrows = np.zeros((0, 3))
-    if forces is not None and np.abs(forces).max() > 0:
-        arrows = forces @ view.T * (LONGEST_ARROW / np.linalg.norm(forces, axis=1).max())
+    arrows = force_arrows(structure) @ view.T
     colors = [f"rgb({','.join(f'{255 * c:.0f}' for c in jmol_colors[n])})" for n in z]
     return {
         "atoms": (r - middle).round(3).tolist(),

@@ -259,9 +259,9 @@ def draw_structure(ax, structure: Structure, fontsize: float = 7) -> None:
         ax.text(*place, chemical_symbols[number], fontsize=fontsize, **middle)
     if structure.cell is not None:
         shown += _draw_cell(ax, structure.cell, view)
-    forces = structure.properties.get("forces")
-    if forces is not None and np.abs(forces).max() > 0:
-        arrows = (forces @ view.T)[:, :2] * (LONGEST_ARROW / np.linalg.norm(forces, axis=1).max())
+    arrows = force_arrows(structure)
+    if len(arrows):
+        arrows = (arrows @ view.T)[:, :2]
         shown.append(np.stack([right, up], 1) + arrows)
         scale = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.008}
         ax.quiver(right, up, *arrows.T, color=VERMILLION, zorder=len(z) + 2, **scale)
@@ -269,6 +269,14 @@ def draw_structure(ax, structure: Structure, fontsize: float = 7) -> None:
     low, high = points.min(0) - 0.2, points.max(0) + 0.2
     ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
     ax.set_axis_off()
+
+
+def force_arrows(structure: Structure) -> np.ndarray:
+    """Forces as they are drawn, [n, 3] in Å, the longest LONGEST_ARROW; [0, 3] where none acts."""
+    forces = structure.properties.get("forces")
+    if forces is None or np.abs(forces).max() == 0:
+        return np.zeros((0, 3))
+    return forces * (LONGEST_ARROW / np.linalg.norm(forces, axis=1).max())
 
 
 def bonds(structure: Structure) -> list[tuple[int, int]]:
