@@ -9,7 +9,7 @@ from schnet import figures
 from schnet.files import write_text
 from schnet.project import Project
 from schnet.tables import Table, make_table
-from schnet.tables.claims import ERRORS, NOISE, VERDICTS, Found, judged
+from schnet.tables.claims import ERRORS, NOISE, Found, by_verdict, judged
 from schnet.tables.writers import markdown
 
 JUDGED = (
@@ -36,11 +36,9 @@ def _claims(project: Project, tables: list[Table]) -> list[str]:
     lines = []
     for table in tables:
         for text, found in judged(project.experiments[table.name], table.entries):
-            answers = []
-            for verdict in VERDICTS:
-                there = [one for one in found if one.verdict == verdict]
-                if there:
-                    answers.append(f"**{verdict}**: {_places(there)}")
+            answers = [
+                f"**{verdict}**: {_places(there)}" for verdict, there in by_verdict(found).items()
+            ]
             lines.append(f"| {table.title} | {text} | {_verdict(found)} | {'; '.join(answers)} |")
     if not lines:
         return []

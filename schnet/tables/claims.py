@@ -57,15 +57,20 @@ def judged(experiment: dict, cells: list[Entry]) -> list[tuple[str, list[Found]]
     return out
 
 
+def by_verdict(found: list[Found]) -> dict[str, list[Found]]:
+    """The places of a claim by their verdicts, those that occur, in the order of VERDICTS."""
+    groups = {verdict: [one for one in found if one.verdict == verdict] for verdict in VERDICTS}
+    return {verdict: there for verdict, there in groups.items() if there}
+
+
 def verdicts(experiment: dict, cells: list[Entry]) -> list[str]:
     """One sentence for every claim of an experiment; see `judged`."""
     sentences = []
     for text, found in judged(experiment, cells):
-        answers = []
-        for verdict in VERDICTS:
-            there = [one.place for one in found if one.verdict == verdict]
-            if there:
-                answers.append(f"{verdict} ({', '.join(there)})")
+        answers = [
+            f"{verdict} ({', '.join(one.place for one in there)})"
+            for verdict, there in by_verdict(found).items()
+        ]
         sentences.append(f"Paper: {text} Here: {'; '.join(answers)}.")
     return sentences
 
