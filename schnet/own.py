@@ -11,7 +11,7 @@ import numpy as np
 
 from schnet import methods
 from schnet.data.own import convert_file
-from schnet.data.splits import make_split, save_split
+from schnet.data.splits import make_split, save_split, seen_in_training
 from schnet.data.store import Store
 from schnet.errors import ConfigError, DataError, known_or_nearest
 from schnet.evaluation import evaluate
@@ -122,6 +122,14 @@ def train(source, out, *, threads: int = 1, device: str = "cpu", **wishes) -> Pa
     parts = make_split(
         store, n_train=spec.n_train or 0, n_validation=spec.n_validation or 0, seed=asked.seed
     )
+    repeated = seen_in_training(store, parts)
+    if repeated:
+        log.warning(
+            "%s: %s structures to validate and test are in the training part too, with the same "
+            "positions; the errors will look too small",
+            source,
+            f"{repeated:,}",
+        )
     if (out / SETTINGS).exists():
         spec = _as_begun(spec, out, asked)
     else:

@@ -9,19 +9,53 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from ase.data import chemical_symbols
+from ase.io import read
 from conftest import write_molecules
 
 from schnet import viewer
 from schnet.data import describe
 from schnet.data.fetch import MADE_HERE
 from schnet.data.store import Store, Structure, write_store
+from schnet.errors import ConfigError, DataError
 from schnet.figures import style
+from schnet.units import factor
 
 
 @pytest.fixture
 def axes():
     figure, table = style.grid(1, 1, (2.4, 2.0))
     return figure, table[0, 0]
+
+
+def test_structures_are_exported_with_their_labels(tmp_path):
+    store = write_molecules(tmp_path / "t.h5", 8)
+    for which, numbers in {"3": [3], ":": range(8), "2:7:2": [2, 4, 6], "6:": [6, 7]}.items():
+        describe.export(store.path, which, tmp_path / "out.extxyz")
+        images = read(tmp_path / "out.extxyz", ":")
+        assert len(images) == len(numbers)
+        for number, atoms in zip(numbers, images, strict=True):
+            structure = store.structure(number)
+            energy = structure.properties["energy"] * factor(store.properties["energy"].unit, "eV")
+            assert atoms.get_potential_energy() == pytest.approx(energy)
+            assert np.allclose(atoms.positions, structure.positions, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("which", "error", "message"),
+    [
+        ("8", DataError, "no structure 8; it has 8"),
+        ("-1", DataError, "no structure -1"),
+        ("9:", DataError, "no structure in 9:"),
+        ("", ConfigError, "neither"),
+        ("1,2", ConfigError, "a range like 0:100"),
+        ("1:2:3:4", ConfigError, "neither"),
+    ],
+)
+def test_structures_that_are_not_there(tmp_path, which, error, message):
+    store = write_molecules(tmp_path / "t.h5", 8)
+    with pytest.raises(error, match=message):
+        describe.export(store.path, which, tmp_path / "out.extxyz")
+    assert not (tmp_path / "out.extxyz").exists()
 
 
 def test_a_distribution_is_that_of_all_pieces(monkeypatch):

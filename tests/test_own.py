@@ -289,6 +289,16 @@ def test_labels_in_another_unit_than_ase_reads(frames, tmp_path, capsys, caplog)
         package.train(tmp_path / "model" / "data.h5", tmp_path / "again", unit="eV")
 
 
+def test_frames_that_occur_twice_are_noticed(frames, tmp_path, caplog):
+    """Two copies of a trajectory: most of the test part is in the training part."""
+    write(tmp_path / "once.extxyz", frames)
+    write(tmp_path / "twice.extxyz", [*frames, *frames])
+    for name in ("once", "twice"):
+        caplog.clear()
+        package.train(tmp_path / f"{name}.extxyz", tmp_path / name, steps=2)
+        assert ("are in the training part too" in caplog.text) == (name == "twice")
+
+
 def test_options_that_do_not_belong_together(file, tmp_path, capsys):
     assert main(["train"]) == 2
     assert "a run file, or --data with a structure file, is needed" in capsys.readouterr().err

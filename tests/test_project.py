@@ -64,6 +64,7 @@ def test_typos_in_the_configuration(values, message):
         ({"model": {"n_features": -4}}, "kcal/mol", "n_features"),
         ({"target": "enrgy"}, "kcal/mol", "'enrgy'; did you mean 'energy'"),
         ({"forces": "force"}, "kcal/mol", "'force'; did you mean 'forces'"),
+        ({"batch_size": 1000}, "kcal/mol", "to train are fewer than one batch"),
         ({"dataset": "md17_etanol"}, "kcal/mol", "'md17_etanol'; did you mean 'md17_ethanol'"),
         ({}, "kcal/moll", "'kcal/moll'; did you mean 'kcal/mol'"),
         ({}, "Debye", "cannot convert kcal/mol"),
@@ -174,7 +175,7 @@ def test_how_it_is_computed_changes_no_run(execution):
         {"run": {"seed": 7}},
         {"run": {"gradient_clipping": 1.0}},
         {"run": {"model": {"n_features": 48}}},
-        {"steps": 3},
+        {"steps": 1},
         {"protocol": "tf_code"},
     ],
 )

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import copy_small_workflow
+from conftest import ROOT, copy_small_workflow
 
 from schnet.files import read_yaml, write_yaml
 from schnet.project import load_project
@@ -495,6 +495,29 @@ def test_members_of_a_job(cluster, prepared, members, login_cores):
     again = {f"{p.parent}": p.stat().st_mtime_ns for p in folder.glob("runs/**/metrics.json")}
     assert len(again) == members and evaluated.items() <= again.items()
     assert (folder / "tables/table_2.md").exists()
+
+
+def test_kinds_of_runs_have_jobs_of_their_own(cluster, prepared):
+    """Networks ask for a GPU, kernels for none; both pack their runs, and the table is whole."""
+    table = read_yaml(ROOT / "workflow/experiments/table_2.yaml")
+    del table["claims"]  # on the other kernels
+    table["rows"] = [row for row in table["rows"] if row["key"] in ("ewald", "sine", "schnet")]
+    write_yaml(prepared / "workflow/experiments/table_2.yaml", table)
+    pairs = ["--group-components", "runs=2"]
+    arguments = command(300, targets=["table_2"], device="auto", group=pairs)
+    process = start(arguments, prepared, cluster)
+    asked = set()
+    while process.poll() is None:
+        asked |= {tuple(job) for job in queue(cluster, "%j|%b|%C")}
+        time.sleep(0.1)
+    output = process.communicate()[0]
+    assert process.returncode == 0, output
+    jobs = {(gpus, cores) for name, gpus, cores in asked if "train" in name}
+    assert jobs == {("gres/gpu:1", "2"), ("N/A", "2")}, asked
+    made = {path.parts[-4].split("-")[0] for path in prepared.glob("results/**/metrics.json")}
+    assert made == {"schnet", "kernel_ridge"}
+    rows = (prepared / "results/demo/tables/table_2.md").read_text().split("\n")
+    assert sum(row.startswith(("| Ewald", "| sine", "| SchNet")) for row in rows) == 3
 
 
 def test_a_refusal_that_lasts_ends_the_run(cluster, prepared):

@@ -79,10 +79,10 @@ def show(args):
 
 
 def export(args):
-    """Write one structure to a file of any format that ASE writes."""
+    """Write structures to a file of any format that ASE writes."""
     from schnet.data.describe import export
 
-    export(args.file, args.index, args.output)
+    export(args.file, args.which, args.output)
 
 
 def split(args):
@@ -164,7 +164,7 @@ def add_verbs(verbs):
 
     p = add_verb(data, "export", export)
     p.add_argument("file")
-    p.add_argument("index", type=int)
+    p.add_argument("which", help="number of a structure, or a range: 0:100, ::10, : for all")
     p.add_argument("output", help="its name says the format: frame.extxyz, frame.cif, …")
 
     p = add_verb(verbs, "split", split)

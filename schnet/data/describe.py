@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from textwrap import fill
 from typing import NamedTuple
 
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 
 from schnet.data.fetch import MADE_HERE
 from schnet.data.store import Store, Structure
-from schnet.errors import DataError, first_line
+from schnet.errors import ConfigError, DataError, first_line
 from schnet.files import atomic, check_picture, write_text
 from schnet.units import factor
 
@@ -333,35 +335,55 @@ def show(path, index: int, picture) -> None:
     plt.close(figure)
 
 
-def export(path, index: int, output) -> None:
-    """Write elements, positions and cell of one structure, energy and forces where it has them.
+def export(path, which: str, output) -> None:
+    """Write elements, positions and cells of structures, energies and forces where they have them.
 
     Args:
         path: HDF5 file.
-        index: of the structure, from 0.
+        which: an index from 0, or a range as ASE has it: ``0:100``, ``::10``, ``:`` for all.
         output: file of any format that ASE writes; its name says which.
 
     Raises:
+        ConfigError: ``which`` is neither.
         DataError: there is no such structure, or the format is none that ASE writes and reads, or
-            none for such a structure.
+            none for such structures.
     """
-    from ase import Atoms
-    from ase.calculators.singlepoint import SinglePointCalculator
-    from ase.io import read
+    from ase.io import read, write
 
     store = Store(path)
-    structure = store.structure(index)
-    cell = structure.cell
-    atoms = Atoms(structure.atomic_numbers, structure.positions, cell=cell, pbc=cell is not None)
-    atoms.calc = SinglePointCalculator(atoms, **_labels(store, structure))
+    images = [_labelled(store, structure) for structure in store.structures(_chosen(store, which))]
+    if not images:
+        raise DataError(f"{path}: no structure in {which}; it has {len(store)}")
     with atomic(output) as temporary:
         try:
-            atoms.write(temporary)
-            read(temporary)
+            write(temporary, images)
+            read(temporary, index=len(images) - 1)
         except Exception as error:  # ASE's writers and readers raise anything
             raise DataError(
                 f"{output}: no format for this structure ({first_line(error)}); try .extxyz"
             ) from error
+
+
+def _chosen(store: Store, which: str) -> Iterable[int]:
+    """The indices that an index or a range of ASE's names."""
+    try:
+        if ":" not in which:
+            return [int(which)]
+        bounds = [int(text) if text else None for text in which.split(":")]
+        return range(len(store))[slice(*bounds)]
+    except (ValueError, TypeError):
+        reason = "neither the number of a structure nor a range like 0:100"
+        raise ConfigError(f"{which!r}: {reason}") from None
+
+
+def _labelled(store: Store, structure: Structure) -> Atoms:
+    """The structure with its energy and forces as results."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    cell = structure.cell
+    atoms = Atoms(structure.atomic_numbers, structure.positions, cell=cell, pbc=cell is not None)
+    atoms.calc = SinglePointCalculator(atoms, **_labels(store, structure))
+    return atoms
 
 
 def _labels(store: Store, structure: Structure) -> dict:

@@ -90,6 +90,23 @@ def _enough(store, what, wanted, there):
         )
 
 
+def seen_in_training(store: Store, parts: dict[str, np.ndarray]) -> int:
+    """Number of structures of the other parts that are, bit for bit, in the training part too.
+
+    Trajectories that were joined twice do that; errors of the other parts are then too small.
+    """
+    with store.open() as h5:
+        arrays = [h5["atomic_numbers"][:], h5["positions"][:]]
+
+    def content(index: int) -> bytes:
+        atoms = slice(store.offsets[index], store.offsets[index + 1])
+        return hashlib.sha256(b"".join(array[atoms].tobytes() for array in arrays)).digest()
+
+    training = {content(index) for index in parts["train"]}
+    others = (index for name, part in parts.items() if name != "train" for index in part)
+    return sum(content(index) in training for index in others)
+
+
 def save_split(path, store: Store, parts: dict[str, np.ndarray], **about):
     """Write indices and ids of all parts and the digest of the data set they belong to."""
     ids = store.ids()

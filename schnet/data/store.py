@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -385,21 +385,29 @@ class Store:
         return forces[0] if forces else None
 
     def structure(self, index: int) -> Structure:
-        """One structure with all its properties."""
-        if not 0 <= index < len(self):
-            raise DataError(f"{self.path}: no structure {index}; it has {len(self)}")
-        a, b = self.offsets[index], self.offsets[index + 1]
+        """One structure with all its properties; DataError where there is none."""
+        return next(self.structures([index]))
+
+    def structures(self, indices: Iterable[int]) -> Iterator[Structure]:
+        """Structures with all their properties; DataError for an index that is none."""
         with self.open() as h5:
-            values = {
-                k: h5[f"properties/{k}"][a:b] if p.per_atom else h5[f"properties/{k}"][index]
-                for k, p in self.properties.items()
-            }
-            cell = h5["cell"][index] if "cell" in h5 else None
-            return Structure(
-                h5["ids"][index].decode(),
-                h5["atomic_numbers"][a:b],
-                h5["positions"][a:b],
-                values,
-                cell,
-                int(self.groups[index]),
-            )
+            for index in indices:
+                if not 0 <= index < len(self):
+                    raise DataError(f"{self.path}: no structure {index}; it has {len(self)}")
+                yield self._structure(h5, index)
+
+    def _structure(self, h5: h5py.File, index: int) -> Structure:
+        a, b = self.offsets[index], self.offsets[index + 1]
+        values = {
+            k: h5[f"properties/{k}"][a:b] if p.per_atom else h5[f"properties/{k}"][index]
+            for k, p in self.properties.items()
+        }
+        cell = h5["cell"][index] if "cell" in h5 else None
+        return Structure(
+            h5["ids"][index].decode(),
+            h5["atomic_numbers"][a:b],
+            h5["positions"][a:b],
+            values,
+            cell,
+            int(self.groups[index]),
+        )

@@ -15,6 +15,7 @@ from schnet.errors import ConfigError
 from schnet.figures import check_figure
 from schnet.models import architectures
 from schnet.project.checks import (
+    check_batch,
     check_cell,
     check_claims,
     check_derived,
@@ -255,6 +256,7 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
     if cell.missing:
         return cell
     spec = replace(spec, n_train=size)
+    check_batch(spec, where)
     if cell.committee:
         cell.runs = _members(project, spec)
     else:

@@ -95,7 +95,10 @@ def check_derived(experiment: dict, where: str):
 
 
 def check_spec(spec: RunSpec, source: dict, where: str):
-    """Raise ConfigError for a method, architecture, hyper-parameter or target unheard of."""
+    """Raise ConfigError for settings that no training can have.
+
+    A method, architecture, hyper-parameter or target unheard of; forces of a dipole moment.
+    """
     try:
         if spec.method == "neural":
             check_hyperparameters(spec.architecture, spec.model)
@@ -111,6 +114,15 @@ def check_spec(spec: RunSpec, source: dict, where: str):
     if spec.forces:
         per_atom = [name for name, p in properties.items() if p.per_atom]
         known_or_nearest(spec.forces, per_atom, f"forces of {spec.dataset} called", where)
+
+
+def check_batch(spec: RunSpec, where: str):
+    """Raise ConfigError where a batch takes more structures than there are to train on."""
+    if spec.method == "neural" and spec.n_train and spec.n_train < spec.batch_size:
+        raise ConfigError(
+            f"{where}: {spec.n_train} structures to train are fewer than one batch "
+            f"(batch_size: {spec.batch_size})"
+        )
 
 
 def check_claims(experiment: dict, where: str):
