@@ -317,5 +317,5 @@ def _tell(
     labels = "" if unit is None else f" --unit {unit}"
     print(f"  schnet predict {model} STRUCTURES -o predicted.extxyz{labels}")
     if spec.forces:
-        print(f"  schnet md STRUCTURE {model} -o FOLDER        also: relax, modes, pimd")
+        print(f"  schnet md STRUCTURE {model} -o FOLDER --steps 2000    also: relax, modes, pimd")
         print(f'  from schnet import SchNetCalculator; atoms.calc = SchNetCalculator("{model}")')

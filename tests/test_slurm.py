@@ -512,8 +512,9 @@ def test_kinds_of_runs_have_jobs_of_their_own(cluster, prepared):
         time.sleep(0.1)
     output = process.communicate()[0]
     assert process.returncode == 0, output
-    jobs = {(gpus, cores) for name, gpus, cores in asked if "train" in name}
-    assert jobs == {("gres/gpu:1", "2"), ("N/A", "2")}, asked
+    packed = [job for job in asked if "train" in job[0]]
+    jobs = {("kernel_ridge" in name, "gpu:1" in gpus, cores) for name, gpus, cores in packed}
+    assert jobs == {(True, False, "2"), (False, True, "2")}, asked
     made = {path.parts[-4].split("-")[0] for path in prepared.glob("results/**/metrics.json")}
     assert made == {"schnet", "kernel_ridge"}
     rows = (prepared / "results/demo/tables/table_2.md").read_text().split("\n")
