@@ -95,10 +95,12 @@ class Prices:
 
     Attributes:
         origin: for people: where every one of them comes from. seconds: by kind of run.
+        others: for people: what tells those of a kind that is not there.
     """
 
     origin: str
     seconds: dict[Kind, float]
+    others: str = "--measure times those with gradient steps"
 
 
 def finished(results: Path, threads: int, device: str) -> Prices:
@@ -150,7 +152,8 @@ def measured(project: Project, threads: int, device: str) -> Prices:
     for number, (kind, run) in enumerate(runs.items(), start=1):
         seconds[kind] = measure(run, project.sources[run.dataset], threads, device)
         print(f"{number}/{len(runs)} {kind.text()} {seconds[kind]:.5f} s", file=sys.stderr)
-    return Prices(f"measured here and now ({hardware(device)}, {threads} threads)", seconds)
+    origin = f"measured here and now ({hardware(device)}, {threads} threads)"
+    return Prices(origin, seconds, others="fits without gradient steps: finished runs tell")
 
 
 def measure(run: Run, source: dict, threads: int, device: str) -> float:
@@ -410,4 +413,4 @@ def _print(project: Project, costs: list[Cost], prices: Prices, device: str):
     print(
         "left: those of runs that are not finished; training only, validation adds a few per cent,"
     )
-    print("and runs of unknown cost add to both (--measure times them)")
+    print(f"and runs of unknown cost add to both ({prices.others})")
