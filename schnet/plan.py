@@ -153,7 +153,7 @@ def measured(project: Project, threads: int, device: str) -> Prices:
         seconds[kind] = measure(run, project.sources[run.dataset], threads, device)
         print(f"{number}/{len(runs)} {kind.text()} {seconds[kind]:.5f} s", file=sys.stderr)
     origin = f"measured here and now ({hardware(device)}, {threads} threads)"
-    return Prices(origin, seconds, others="fits without gradient steps: finished runs tell")
+    return Prices(origin, seconds, others="fits without gradient steps are not timed")
 
 
 def measure(run: Run, source: dict, threads: int, device: str) -> float:
