@@ -41,4 +41,6 @@ def test_by_every_engine_in_float32(name, engine):
     expected = np.array(NUMBERS[name]["forces"])
     rounding = 5e-6 * model.scale.item() * len(expected)
     assert value.item() == pytest.approx(NUMBERS[name]["value"], rel=1e-14, abs=rounding)
-    assert forces.numpy() == pytest.approx(expected, abs=1e-4 * np.abs(expected).max())
+    # forces in a crystal are small sums of large terms
+    cancelled = 5e-6 * model.scale.item()
+    assert forces.numpy() == pytest.approx(expected, abs=1e-4 * np.abs(expected).max() + cancelled)

@@ -50,17 +50,17 @@ from schnet.simulation.potential import NeighbourList, Potential
 from schnet.simulation.relax import in_double, largest_force, relax
 from schnet.training.loop import train
 
-RUNS = ROOT / "results" / "replication" / "small" / "runs" / "md17_ethanol"
+RUNS = ROOT / "results" / "replication" / "small" / "runs"
 
 
-def committed(kind):
-    """A committed model of ethanol."""
-    return next((RUNS / kind).glob("*/n1000/rep0/model.pt"))
+def committed(dataset):
+    """The committed model of a molecule."""
+    return next((RUNS / dataset / "energy+forces").glob("*/n1000/rep0/model.pt"))
 
 
 @pytest.fixture(scope="module")
 def model_file():
-    return committed("energy+forces")
+    return committed("md17_ethanol")
 
 
 @pytest.fixture(scope="module")
@@ -353,7 +353,7 @@ def test_exploding_trajectory_stops_and_names_step_and_atom(model_file, ethanol,
 
 
 def test_committee_logs_its_spread(model_file, ethanol, tmp_path):
-    md(ethanol, [model_file, committed("energy")], tmp_path, steps=20, interval=10)
+    md(ethanol, [model_file, committed("md17_malonaldehyde")], tmp_path, steps=20, interval=10)
     log = pd.read_csv(tmp_path / "log.csv")
     assert (log["energy_std_eV"] > 0).all() and (log["max_forces_std_eV_A"] > 0).all()
 
