@@ -142,6 +142,13 @@ def drawn(project, name, folder):
     return pd.read_csv(folder / f"{name}.csv")
 
 
+@pytest.mark.parametrize("output", ["figure_3", "figure_3.docx"])
+def test_a_picture_says_its_format(tmp_path, output):
+    with pytest.raises(ConfigError, match=r"the name must end in one of .*\.png"):
+        figures.render(demo(tmp_path), "figure_3", tmp_path / output)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory):
     """A demo project with all its runs there."""

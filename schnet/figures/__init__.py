@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from schnet.errors import ConfigError, known_or_nearest
 from schnet.figures.results import DATA, datasets_of, experiments_of, options, runs_of
-from schnet.files import write_text
+from schnet.files import check_picture, write_text
 
 if TYPE_CHECKING:
     from schnet.project import Project
@@ -175,12 +175,16 @@ def render(project: Project, name: str, output: str | Path):
     Args:
         name: of a file in workflow/figures.
         output: the picture; a PDF, the CSV file and what the kind adds are written beside it.
+
+    Raises:
+        ConfigError: there is no such figure, or its output's name says no format of pictures.
     """
     import matplotlib
 
     from schnet.figures import style
 
     figure = _figure(project, name)
+    check_picture(output)
     if not _anything_there(project, figure):
         log.warning(
             f"{name}: nothing that it is drawn from is there at the scale "
