@@ -29,6 +29,10 @@ SETTINGS = "settings.yaml"  # in the folder: the run, to be changed and trained 
 STEPS_SHARE = 0.8
 #: part of a run over which weights are averaged (fewer steps than that of a long run)
 AVERAGED = 1 / 20
+#: times the median deviation of a label: more is no physics
+ODD = 100
+#: part of the mean force by which forces may be wrong to count as learned
+LEARNED = 0.3
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ def train(source, out, *, threads: int = 1, device: str = "cpu", **wishes) -> Pa
     parts = make_split(
         store, n_train=spec.n_train or 0, n_validation=spec.n_validation or 0, seed=asked.seed
     )
+    _warn_of_odd_labels(store, target)
     repeated = seen_in_training(store, parts)
     if repeated:
         log.warning(
@@ -140,6 +145,7 @@ def train(source, out, *, threads: int = 1, device: str = "cpu", **wishes) -> Pa
     metrics = evaluate(out, threads=threads, device=device)
     _draw(Run(store.name, out, spec))
     _tell(out, metrics, parts, store, spec, asked.unit)
+    _warn_of_contradictions(Run(store.name, out, spec), metrics, store)
     return out / "model.pt"
 
 
@@ -275,6 +281,61 @@ def _round(steps: float) -> int:
     return max(100, int(float(f"{steps:.1e}")))
 
 
+# ---- what is noticed ----
+def _warn_of_odd_labels(store: Store, target: str) -> None:
+    """Warn where a label is far from what the elements of its structure suggest."""
+    with store.open() as h5:
+        values = h5[f"properties/{target}"][:].astype(float)
+        elements, kind = np.unique(h5["atomic_numbers"][:], return_inverse=True)
+    counts = np.zeros((len(store), len(elements)))
+    owner = np.repeat(np.arange(len(store)), np.diff(store.offsets))
+    np.add.at(counts, (owner, kind), 1)
+    if store.properties[target].unit.endswith("/atom"):
+        counts /= counts.sum(1, keepdims=True)
+    away = np.zeros(len(store))
+    kept = np.full(len(store), True)
+    for _ in range(2):  # the second time without those that would pull the fit to themselves
+        away = values - counts @ np.linalg.lstsq(counts[kept], values[kept], rcond=None)[0]
+        away = np.abs(away - np.median(away))
+        kept = away <= np.quantile(away, 0.9)
+    odd = np.flatnonzero(away > ODD * max(np.median(away), 1e-9 * np.abs(values).max()))
+    if len(odd):
+        worst = odd[away[odd].argmax()]
+        log.warning(
+            "%s: %s of %s structures are far off; structure %s: %s is %.4g %s from what the others "
+            "suggest. Look at it: one wrong label spoils the errors of all",
+            store.path,
+            len(odd),
+            f"{len(store):,}",
+            store.ids([worst])[0],
+            target,
+            away[worst],
+            store.properties[target].unit,
+        )
+
+
+def _warn_of_contradictions(run: Run, metrics: dict, store: Store) -> None:
+    """Warn where forces were learned but cannot be the derivatives of the energies.
+
+    Energies that are predicted then change otherwise than the labels: with another sign where the
+    forces are gradients, by another factor where the units differ.
+    """
+    from schnet.figures.results import predictions
+
+    found, forces = predictions(run), run.settings.forces
+    if found is None or forces is None or found.true.std() == 0:
+        return
+    with store.open() as h5:
+        typical = float(np.abs(h5[f"properties/{forces}"][:]).mean())
+    slope = np.polyfit(found.true, found.predicted, 1)[0]
+    if metrics["parts"][found.part][forces]["mae"] < LEARNED * typical and not 0.5 < slope < 2:
+        log.warning(
+            "forces fit, but predicted energies change by %.2g where the labels change by 1: "
+            "forces with the wrong sign (gradients), or energies and forces in different units?",
+            slope,
+        )
+
+
 # ---- what is shown ----
 def _draw(run: Run) -> None:
     """learning.png and parity.png, in the folder."""
@@ -313,7 +374,10 @@ def _tell(
             )
     model = out / "model.pt"
     print(f"\nlearning curve and predictions: {out / 'learning.png'}, {out / 'parity.png'}")
-    print(f"settings, to be changed and trained again: {out / SETTINGS}")
+    again = (
+        f"schnet train {out / SETTINGS} --data {store.path} --split {out / 'split.npz'} -o OTHER"
+    )
+    print(f"settings, to be changed and trained again: {again}")
     labels = "" if unit is None else f" --unit {unit}"
     print(f"  schnet predict {model} STRUCTURES -o predicted.extxyz{labels}")
     if spec.forces:

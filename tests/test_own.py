@@ -299,6 +299,38 @@ def test_frames_that_occur_twice_are_noticed(frames, tmp_path, caplog):
         assert ("are in the training part too" in caplog.text) == (name == "twice")
 
 
+def relabelled(frames, energy=1.0, forces=1.0, odd=0.0):
+    """Copies with labels times factors; the energy of the tenth is changed."""
+    images = []
+    for k, atoms in enumerate(frames):
+        results = {
+            "energy": energy * atoms.get_potential_energy() + (odd if k == 10 else 0.0),
+            "forces": forces * atoms.get_forces(),
+        }
+        copy = atoms.copy()
+        copy.calc = SinglePointCalculator(copy, **results)
+        images.append(copy)
+    return images
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, None),
+        ({"forces": -1.0}, "forces with the wrong sign"),  # gradients
+        ({"energy": 23.06}, "energies and forces in different units"),
+        ({"odd": 500.0}, "structure 10: energy is 5"),
+    ],
+)
+def test_labels_that_cannot_be_meant_are_noticed(change, said, frames, tmp_path, caplog):
+    write(tmp_path / "mine.extxyz", relabelled(frames, **change))
+    package.train(
+        tmp_path / "mine.extxyz", tmp_path / "model", steps=10 if "odd" in change else 600
+    )
+    found = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert not found if said is None else any(said in message for message in found), found
+
+
 def test_options_that_do_not_belong_together(file, tmp_path, capsys):
     assert main(["train"]) == 2
     assert "a run file, or --data with a structure file, is needed" in capsys.readouterr().err

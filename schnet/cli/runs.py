@@ -38,7 +38,10 @@ def _settings(args) -> tuple[dict, str]:
     where = "run" if inline else args.run
     values = mapping(args.run, where) if inline else read_yaml(args.run)
     if not isinstance(values, dict):
-        raise ConfigError(f"{where}: a mapping with the settings of a run is expected")
+        raise ConfigError(
+            f"{where}: a mapping with the settings of a run is expected; "
+            "structures follow --data: schnet train --data FILE"
+        )
     values = settings_of(values)
     for key in ("data", "split", "neighbours", "engine", "checkpoint_interval"):
         if getattr(args, key) is not None:

@@ -113,7 +113,10 @@ def _target(source, images: list[Atoms], target: str | None) -> str:
     if target is None:
         target = "energy"
     if not there:
-        raise DataError(f"{source}: its first structure has no label, energy or other")
+        raise DataError(
+            f"{source}: its first structure has no label, energy or other; in extxyz it stands in "
+            "the second line as NAME=NUMBER (--target NAME)"
+        )
     known_or_nearest(target, there, "label (--target)", str(source))
     for k, atoms in enumerate(images):
         if target not in scalar_labels(atoms):
@@ -128,8 +131,8 @@ def _forces(source, images: list[Atoms], forces: str | None) -> str | None:
         count = sum("forces" in vector_labels(atoms) for atoms in images)
         if 0 < count < len(images):
             log.warning(
-                "%s: %s of %s structures have forces; they are left out. Use those structures "
-                "alone, or say --forces none",
+                "%s: %s of %s structures have forces, so all forces are left out. Use those "
+                "structures alone, or say --forces none",
                 source,
                 f"{count:,}",
                 f"{len(images):,}",

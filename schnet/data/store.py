@@ -347,7 +347,8 @@ class Store:
             self.cutoff = float(a["cutoff"]) if "cutoff" in a else None
         except OSError as error:
             raise DataError(
-                f"{path}: not an HDF5 file ({first_line(error)}); delete it and convert again"
+                f"{path}: not an HDF5 file ({first_line(error)}); a data set as `schnet data "
+                "convert` writes it is expected: convert again"
             ) from error
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise DataError(
