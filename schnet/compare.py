@@ -53,7 +53,7 @@ def _tables(results) -> list[Path]:
     """The CSV files of all tables below a folder. Raises SchNetError where there is none."""
     tables = sorted(_folder(results).glob("*.csv"))
     if not tables:
-        raise SchNetError(f"{results}: no table to compare with")
+        raise SchNetError(f"{results}: no table to compare with; snakemake --cores all makes them")
     return tables
 
 
@@ -75,6 +75,7 @@ def compare(committed, regenerated, tolerance: float = 0.05, factor: float = 5.0
     """
     problems, same, other = [], 0, 0
     tables = _tables(committed)
+    _tables(regenerated)  # nothing there is one error, not one for each table
     for table in tables:
         counterpart = _folder(regenerated) / table.name
         if not counterpart.exists():
