@@ -75,13 +75,12 @@ def compare(committed, regenerated, tolerance: float = 0.05, factor: float = 5.0
     """
     problems, same, other = [], 0, 0
     tables = _tables(committed)
-    _tables(regenerated)  # nothing there is one error, not one for each table
+    counterparts = {table.name: table for table in _tables(regenerated)}
     for table in tables:
-        counterpart = _folder(regenerated) / table.name
-        if not counterpart.exists():
+        if table.name not in counterparts:
             problems.append(f"{table.name}: not regenerated")
             continue
-        new = _measured(counterpart)
+        new = _measured(counterparts[table.name])
         for key, old in _measured(table).items():
             where = f"{table.name}: {', '.join(key)}"
             if key not in new:

@@ -366,14 +366,15 @@ def export(path, which: str, output) -> None:
 
 def _chosen(store: Store, which: str) -> Iterable[int]:
     """The indices that an index or a range of ASE's names."""
+    from ase.io.formats import string2index
+
     try:
-        if ":" not in which:
-            return [int(which)]
-        bounds = [int(text) if text else None for text in which.split(":")]
-        return range(len(store))[slice(*bounds)]
-    except (ValueError, TypeError):
-        reason = "neither the number of a structure nor a range like 0:100"
-        raise ConfigError(f"{which!r}: {reason}") from None
+        chosen = string2index(which)
+    except (ValueError, TypeError):  # text between the colons, or too many of them
+        chosen = which
+    if isinstance(chosen, str):
+        raise ConfigError(f"{which!r}: neither the number of a structure nor a range like 0:100")
+    return [chosen] if isinstance(chosen, int) else range(len(store))[chosen]
 
 
 def _labelled(store: Store, structure: Structure) -> Atoms:
