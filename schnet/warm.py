@@ -37,10 +37,17 @@ MODULES = (
     "matplotlib.pyplot",
     "schnet.training.loop",
     "schnet.evaluation",
+    "schnet.methods.neural",
     "schnet.tables",
     "schnet.figures",
     "schnet.report",
+    "schnet.cli.data",
+    "schnet.cli.results",
+    "schnet.cli.runs",
     "sklearn.kernel_ridge",
+    "dscribe.descriptors",
+    "ase.io",
+    "jsonschema",
 )
 
 
@@ -146,7 +153,8 @@ def serve(listening: socket.socket, parent: int) -> list[str] | None:
         if event == listening.fileno():
             if not imported:  # not for a workflow that runs no command
                 for module in MODULES:
-                    importlib.import_module(module)
+                    with suppress(ImportError):  # the command that needs it will say so
+                        importlib.import_module(module)
                 gc.freeze()  # pages that no collection touches stay shared
                 imported = True
             caller, _ = listening.accept()

@@ -413,7 +413,6 @@ def test_documented_architecture_goes_all_the_way(documented, toy_run, tmp_path,
     run = toy_run | {"architecture": documented, "model": {"n_features": 8, "cutoff": 4.0}}
     folder = tmp_path / "run"
     assert main(["train", json.dumps(run), "--output", str(folder), "--device", "cpu"]) == 0
-    assert main(["evaluate", str(folder), "--device", "cpu"]) == 0
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["engine"] == "reference" and metrics["parts"]["test"]["energy"]["mae"] > 0
     structures, out = str(tmp_path / "in.extxyz"), str(tmp_path / "out.extxyz")
@@ -433,7 +432,6 @@ def test_dtnn_goes_all_the_way(toy_run, tmp_path):
     run = toy_run | {"architecture": "dtnn", "model": {}}
     folder = tmp_path / "run"
     assert main(["train", json.dumps(run), "--output", str(folder), "--device", "cpu"]) == 0
-    assert main(["evaluate", str(folder), "--device", "cpu"]) == 0
     model = load_model(folder / "model.pt")
     assert model.name == "dtnn" and model.w_fc.weight.abs().max() > 0  # trained
     atoms = molecule("CH3OH")

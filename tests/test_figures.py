@@ -299,7 +299,7 @@ def test_learning_curves_join_what_differs_in_size_alone(complete):
         assert curve["paper_n"].is_unique
     both = data[data["label"] == "Toluene, SchNet, energy+forces"]
     for unit in ("kcal/mol", "kcal/mol/Å"):
-        assert set(both[both["unit"] == unit]["n_train"]) == {100, 150}
+        assert set(both[both["unit"] == unit]["n_train"]) == {80, 96}
     picture, _ = learning_curve.draw(complete, figure)
     units = [ax.get_ylabel().rpartition(" / ")[0] for ax in picture.axes]
     assert units == ["mean absolute error"] * 2

@@ -9,10 +9,11 @@ import time
 
 import numpy as np
 import pytest
-import yaml
 from conftest import ROOT, schnet
 
 from schnet.files import write_text
+from schnet.run import make_spec
+from schnet.training.loop import train
 
 
 def names(folder):
@@ -72,10 +73,8 @@ def test_conversion_on_a_disk_that_is_really_full(ethanol, full_disk):
 
 def test_evaluation_on_a_full_disk(toy_run, tmp_path):
     """The predictions do not fit; nothing is lost, and with space it goes on."""
-    file = tmp_path / "settings.yaml"
-    file.write_text(yaml.safe_dump(toy_run | {"steps": 10}))
     run = tmp_path / "run"
-    assert schnet("train", file, "-o", run, "--device", "cpu").returncode == 0
+    train(make_spec(toy_run | {"steps": 10}), run, device="cpu")
     before = names(run)
     command = [sys.executable, "-m", "schnet.cli", "evaluate", str(run), "--device", "cpu"]
 

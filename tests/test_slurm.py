@@ -576,7 +576,7 @@ def test_what_a_site_may_need(cluster, prepared):
         "qos": "normal",
         "slurm_extra": "'--mail-type=FAIL --mail-user=me@example.org'",
     }
-    settings["set-resources"] = {"train": both, "evaluate": both}
+    settings["set-resources"] = {"train": both}
     write_yaml(profile, settings)
     process = start(command(50, targets=["table_2"], device="auto"), prepared, cluster)
     wait_for(lambda: any("train" in name for _, name in queue(cluster)), process)

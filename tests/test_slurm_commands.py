@@ -12,9 +12,7 @@ sys.path.insert(0, str(ROOT / "slurm" / "bin"))
 import slurm_commands
 
 BIN = ROOT / "slurm" / "bin"
-GROUP = (
-    "python -m snakemake --target-jobs 'train:run=qm9/U0/a/n9/rep0' 'evaluate:run=qm9/U0/a/n9/rep0'"
-)
+GROUP = "python -m snakemake --target-jobs 'train:run=qm9/U0/a/n9/rep0'"
 INNER = f"{GROUP} --cores 2 --executor slurm-jobstep --jobs 1 --mode remote"
 SUBMIT = ["--parsable", "--job-name", "RUN", "--comment", "rule_x", "--cpus-per-task=4"]
 

@@ -39,7 +39,7 @@ def same_file(a, b):
     return a.read_bytes() == b.read_bytes()
 
 
-def start(run, out, **environment):
+def start(run, out, *options, **environment):
     file = out.parent / f"{out.name}.yaml"
     file.write_text(yaml.safe_dump(run))
     command = [
@@ -52,6 +52,7 @@ def start(run, out, **environment):
         str(out),
         "--device",
         "cpu",
+        *options,
     ]
     return subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
@@ -82,7 +83,7 @@ def test_killed_and_resumed_equals_uninterrupted(toy_run, tmp_path, settings):
     code, _ = kill_after_checkpoint(run, tmp_path / "killed", signal.SIGKILL)
     assert code == -signal.SIGKILL and not (tmp_path / "killed" / "model.pt").exists()
     assert not list((tmp_path / "killed").glob("model*"))
-    process = start(run, tmp_path / "killed")
+    process = start(run, tmp_path / "killed", "--keep-checkpoint")
     message = process.communicate()[1]
     assert process.returncode == 0 and "continuing from step" in message
     assert same_file(tmp_path / "whole" / "model.pt", tmp_path / "killed" / "model.pt")
@@ -91,17 +92,15 @@ def test_killed_and_resumed_equals_uninterrupted(toy_run, tmp_path, settings):
         for k in ("whole", "killed")
     )
     pd.testing.assert_frame_equal(first, second)
-    # outputs that get lost before the evaluation are back without training again
-    for name in ("model.pt", "history.csv", "run.yaml"):
+    # outputs that get lost are back without training again
+    for name in ("model.pt", "history.csv", "run.yaml", "metrics.json"):
         (tmp_path / "killed" / name).unlink()
     message = start(run, tmp_path / "killed").communicate()[1]
     assert "continuing from step 400" in message and same_file(
         tmp_path / "whole" / "model.pt", tmp_path / "killed" / "model.pt"
     )
-    assert (tmp_path / "killed" / "history.csv").exists() and (
-        tmp_path / "killed" / "run.yaml"
-    ).exists()
-    evaluate(tmp_path / "killed")
+    for name in ("history.csv", "run.yaml", "metrics.json"):
+        assert (tmp_path / "killed" / name).exists()
     assert not (tmp_path / "killed" / "checkpoint.pt").exists()
 
 

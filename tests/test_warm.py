@@ -74,7 +74,6 @@ def test_a_copy_gives_the_same_bits(toy_run, tmp_path, workflow):
         process = training(toy_run, folder, env)
         assert process.wait() == 0, process.stderr.read()
         assert "engine" in process.stderr.read()
-        assert schnet("evaluate", folder, "--device", "cpu", env=env).wait() == 0
         metrics = json.loads((folder / "metrics.json").read_text())
         results[name] = read_tensors(folder / "model.pt")["state"], metrics["parts"]
     alone, copy = results.values()

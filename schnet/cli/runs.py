@@ -90,7 +90,8 @@ def _output(args, where: str) -> str:
 
 
 def train(args):
-    """Train one model; continues by itself after an interruption."""
+    """Train one model and judge it; continues by itself after an interruption."""
+    from schnet.evaluation import evaluate
     from schnet.methods import fit
     from schnet.run import make_spec
 
@@ -104,10 +105,27 @@ def train(args):
     # one that a killed workflow left behind ends with its next step
     wait = ORPHAN if ENDS_WITH in os.environ else 0.0
     fit(spec, out, threads=args.threads, device=args.device, wait=wait)
+    metrics = evaluate(
+        out,
+        threads=args.threads,
+        device=args.device,
+        engine=spec.engine,
+        data=spec.data,
+        split=spec.split,
+        neighbours=spec.neighbours,
+        keep_checkpoint=args.keep_checkpoint,
+    )
+    _print_errors(out, metrics)
+
+
+def _print_errors(run: str, metrics: dict) -> None:
+    for part, values in metrics["parts"].items():
+        errors = (f"{q} MAE {v['mae']:.4g} {v['unit']}" for q, v in values.items())
+        print(f"{run} {part}: " + ", ".join(errors))
 
 
 def evaluate(args):
-    """Predict validation and test structures of runs."""
+    """Predict validation and test structures of finished runs again."""
     from schnet.evaluation import evaluate
 
     for run in args.run:
@@ -119,11 +137,8 @@ def evaluate(args):
             data=args.data,
             split=args.split,
             neighbours=args.neighbours,
-            keep_checkpoint=args.keep_checkpoint,
         )
-        for part, values in metrics["parts"].items():
-            errors = (f"{q} MAE {v['mae']:.4g} {v['unit']}" for q, v in values.items())
-            print(f"{run} {part}: " + ", ".join(errors))
+        _print_errors(run, metrics)
 
 
 def verify(args):
@@ -265,6 +280,11 @@ def add_verbs(verbs):
     p.add_argument("--split", help="split file, in place of the run file's")
     p.add_argument("--neighbours", help="neighbour lists, in place of the run file's")
     p.add_argument("--checkpoint-interval", type=at_least_one, help="steps between checkpoints")
+    p.add_argument(
+        "--keep-checkpoint",
+        action="store_true",
+        help="leave the checkpoint: the training, asked for again, is back in seconds",
+    )
     add_engine(p, default=None)
     add_compute(p)
 
@@ -273,11 +293,6 @@ def add_verbs(verbs):
     p.add_argument("--data", help="converted data set, in place of the run's")
     p.add_argument("--split", help="split file, in place of the run's")
     p.add_argument("--neighbours", help="neighbour lists, in place of the run's")
-    p.add_argument(
-        "--keep-checkpoint",
-        action="store_true",
-        help="leave the checkpoint: the training, asked for again, is back in seconds",
-    )
     add_engine(p)
     add_compute(p)
 

@@ -116,6 +116,7 @@ def draw(project, figure: dict):
         if worst:
             text += f"\nlargest: {worst[0]}\n{worst[1]:.3g} {unit_text}"
         ax.text(0.02, 0.98, text, fontsize=6, va="top", transform=ax.transAxes)
+        style.log_axis(ax.xaxis)
         style.log_axis(ax.yaxis)
         ax.tick_params(labelsize=6)
         values = {

@@ -118,15 +118,18 @@ def save(figure, csv_text: str, path: str | Path, footer: str):
         path: the picture; its suffix says the format.
         footer: small print below the picture.
     """
+    import matplotlib
     from matplotlib.transforms import ScaledTranslation
 
     path = Path(path)
-    figure.draw_without_rendering()  # the layout is worked out once, not for every file
+    figure.get_layout_engine().execute(figure)  # once, not for every file
     figure.set_layout_engine("none")
     below = figure.transFigure + ScaledTranslation(0, -0.1, figure.dpi_scale_trans)
     figure.text(0, 0, footer, fontsize=7, color=GREY, ha="left", va="top", transform=below)
+    margin = matplotlib.rcParams["savefig.pad_inches"]
+    box = figure.get_tightbbox().padded(margin)  # "tight" would draw once more for every file
     with atomic(path) as temporary:
-        figure.savefig(temporary)
+        figure.savefig(temporary, bbox_inches=box)
     with atomic(path.with_suffix(".pdf")) as temporary:
-        figure.savefig(temporary, metadata={"CreationDate": None})
+        figure.savefig(temporary, bbox_inches=box, metadata={"CreationDate": None})
     write_text(path.with_suffix(".csv"), csv_text)

@@ -15,6 +15,8 @@ READS = ("history_file",)
 OPTIONS = {"columns": 3, "labels": {}}
 #: part of a panel's height that a line of the legend takes, and that a legend takes at most
 LEGEND_LINE, LEGEND = 0.055, 0.7
+MOST_LINES = 12  # of a legend; the CSV file names all
+LONGEST = 45  # characters of a name; where settings take more, runs are named by their directories
 #: what the panel or the repeat tells, or what never differs alone
 NOT_NAMED = ("dataset", "target", "forces", "model", "seed", "split_seed", "repeat", "n_validation")
 NAMES = {"n_train": "N", "rho": "ρ", "split_strategy": "", "architecture": ""}
@@ -54,7 +56,7 @@ def _differing(all_settings: list[dict]) -> list[str]:
 def line_names(runs: list[Run]) -> list[str]:
     """What tells each run from the others: the settings in which they differ; N for a single one.
 
-    Repeats of a run have the same name.
+    Where that gets too long, the name of the model's directory and N. Repeats have the same name.
     """
     all_settings = [_settings(run) for run in runs]
     shown = _differing(all_settings) or ["n_train"]
@@ -63,6 +65,8 @@ def line_names(runs: list[Run]) -> list[str]:
         present = [key for key in shown if settings.get(key) is not None]
         parts = [f"{NAMES.get(key, key)} = {_text(settings[key])}" for key in present]
         names.append(", ".join(part.removeprefix(" = ") for part in parts))
+    if max(map(len, names)) > LONGEST:
+        return [f"{run.folder.parts[-3]}, N = {run.n_train:,}" for run in runs]
     return names
 
 
@@ -128,10 +132,14 @@ def panel(ax, runs: list[Run]) -> list[pd.DataFrame]:
 
 def _legend(ax, lines: int):
     """A legend at the upper right, which curves leave free; several lines get room above them."""
+    handles, labels = ax.get_legend_handles_labels()
+    if lines > MOST_LINES:
+        handles[MOST_LINES:] = ax.plot([], [], " ")
+        labels[MOST_LINES:] = [f"and {lines - MOST_LINES} more, named in the CSV file"]
     if lines > 2:
-        share = min(LEGEND, LEGEND_LINE * lines)
+        share = min(LEGEND, LEGEND_LINE * len(labels))
         low, high = ax.get_ylim()
         ax.set_ylim(low, high * (high / low) ** (share / (1 - share)))
     look = {"handlelength": 3.5, "labelspacing": 0.25, "borderpad": 0, "borderaxespad": 0.2}
-    legend = ax.legend(fontsize=5, loc="upper right", **look)
+    legend = ax.legend(handles, labels, fontsize=5, loc="upper right", **look)
     legend.set_in_layout(False)  # a long name shrinks no panel

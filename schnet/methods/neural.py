@@ -9,7 +9,8 @@ import torch
 
 from schnet.data.structures import Structures
 from schnet.engine import inference
-from schnet.models import load_model, read_model_file
+from schnet.models import read_model_file
+from schnet.models.files import make_model
 from schnet.record import check_origin
 from schnet.run import MODEL_FILE, RunSpec, read_finished
 from schnet.training.loop import train
@@ -62,8 +63,9 @@ def load(
         ModelError: model.pt is that of another run.
     """
     file = folder / MODEL_FILE
+    torch.backends.cuda.matmul.allow_tf32 = False  # a training in this process may have set it
     content = read_model_file(file)
     check_origin(file, content["provenance"], read_finished(folder))
     alternatives = tuple(content["alternatives"])
-    model = load_model(file, weights=weights)
+    model = make_model(content, file, weights=weights)
     return Predictor(model, alternatives, threads=threads, device=device, engine=engine)

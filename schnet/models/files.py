@@ -147,7 +147,11 @@ def load_model(path, *, weights: str | None = None) -> Model:
         >>> model.target, model.unit, model.force_unit
         ('energy', 'kcal/mol', 'kcal/mol/Å')
     """
-    content = read_model_file(path)
+    return make_model(read_model_file(path), path, weights=weights)
+
+
+def make_model(content: dict, path, *, weights: str | None = None) -> Model:
+    """The model of a file that was read (see ``read_model_file`` and ``load_model``)."""
     model = build(content["architecture"], content["hyperparameters"])
     state = content["state"]
     if weights is not None:

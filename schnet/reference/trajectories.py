@@ -33,7 +33,7 @@ def _start(atoms: Atoms, rng, temperature: float = TEMPERATURE) -> None:
 
 
 def langevin(
-    atoms: Atoms, frames: int, interval: int, rng, warm_up: int = 200, step: float = 1.0
+    atoms: Atoms, frames: int, interval: int, rng, warm_up: int = 100, step: float = 1.0
 ) -> list[Frame]:
     """Frames of a Langevin run at 500 K with the centre of mass fixed.
 
@@ -225,7 +225,7 @@ def _c20_trajectory(task) -> Path:
     dynamics = NoseHooverChainNVT(
         atoms, timestep=step * units.fs, temperature_K=TEMPERATURE, tdamp=100 * step * units.fs
     )
-    dynamics.run(2000 if model else 100)
+    dynamics.run(2000 if model else 50)
     images = []
     for _ in range(frames):
         dynamics.run(1)

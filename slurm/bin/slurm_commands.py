@@ -92,7 +92,7 @@ def job_name(comment: str, command: str) -> str:
     >>> job_name("rule_convert_wildcards_qm9", "")
     'convert qm9'
     """
-    runs = list(dict.fromkeys(re.findall(r"\b(?:train|evaluate):run=([^\s'\"\\]+)", command)))
+    runs = list(dict.fromkeys(re.findall(r"\btrain:run=([^\s'\"\\]+)", command)))
     if not runs:
         return comment.removeprefix("rule_").replace("_wildcards_", " ")[:NAME_LENGTH]
     more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""

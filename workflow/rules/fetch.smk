@@ -9,6 +9,8 @@ if MADE:
             f"{DATA}/raw/{{dataset}}/sources.json",
         log:
             f"{DATA}/logs/reference_{{dataset}}.log",
+        # first: the longest chains of jobs begin here
+        priority: 1
         threads: reference_workers
         resources:
             mem_mb=lambda w, attempt: 2000 * attempt,

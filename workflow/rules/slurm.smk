@@ -11,7 +11,7 @@ SUBMITS = workflow.resource_settings.nodes is not None
 
 
 def several_runs(wildcards):
-    """The group of a training and its evaluation: as many runs in one job as the scale says.
+    """The group of a run: as many share one job as the scale says.
 
     The profile's group-components go first. They are not known yet when this file is read. Members
     of a job ask for the same, so those that use no GPU have jobs of their own.

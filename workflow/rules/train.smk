@@ -1,5 +1,7 @@
-# One training per run directory. Checkpoints are no outputs, so a failed job keeps them and continues.
-# update(): what a run has stays in place until the new files are there.
+# One run in its directory: a model is fitted, then judged by validation and test structures. Every
+# prediction is kept, so tables and histograms need no model again. Checkpoints are no outputs, so a
+# failed job keeps them and continues. update(): what a run has stays in place until the new files
+# are there.
 
 
 rule train:
@@ -8,6 +10,8 @@ rule train:
     output:
         model=update(f"{RESULTS}/runs/{{run}}/model.pt"),
         about=update(f"{RESULTS}/runs/{{run}}/run.yaml"),
+        metrics=update(f"{RESULTS}/runs/{{run}}/metrics.json"),
+        predictions=update(f"{RESULTS}/runs/{{run}}/predictions.h5"),
     log:
         f"{RESULTS}/logs/train/{{run}}.log",
     group:
@@ -23,6 +27,7 @@ rule train:
         engine=ENGINE,
         computing_threads=THREADS,
         checkpoint_interval=lambda w: settings(w.run).checkpoint_interval,
+        keep=KEEP_CHECKPOINT,
     params:
         run=lambda w: json.dumps(settings(w.run).stated(), sort_keys=True),
         folder=lambda w: f"{RESULTS}/runs/{w.run}",
@@ -32,4 +37,4 @@ rule train:
         "--data {input.data:q} --split {input.split:q} {params.neighbours:q} "
         "--output {params.folder:q} --checkpoint-interval {resources.checkpoint_interval} "
         "--threads {resources.computing_threads} --device {resources.device} "
-        "--engine {resources.engine} 2>> {log:q}"
+        "--engine {resources.engine} {resources.keep} >> {log:q} 2>&1"
