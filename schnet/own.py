@@ -344,18 +344,22 @@ def _draw(run: Run) -> None:
     from schnet.figures import predicted_true, style, training_curves
     from schnet.figures.results import predictions
 
+    size = {"width": 3.6, "height": 3.0}
     with rc_context(style.settings()):
-        for name, kind in {"learning": training_curves, "parity": predicted_true}.items():
-            picture, (ax,) = style.panels(1, columns=1, width=3.6, height=3.0)
-            if name == "learning":
-                kind.panel(ax, [run])
-                ax.set(xlabel="step", ylabel="validation loss (dot: its minimum)")
+        learning, (ax,) = style.panels(1, columns=1, **size)
+        training_curves.panel(ax, [run])
+        ax.set(xlabel="step", ylabel="validation loss (dot: its minimum)")
+        quantities = [run.settings.target, run.settings.forces]
+        shown = [name for name in quantities if name is not None]
+        parity, axes = style.panels(len(shown), columns=2, **size)
+        for ax, quantity in zip(axes, shown, strict=True):
+            ax.set_title(quantity)
+            found = predictions(run, forces=quantity == run.settings.forces)
+            if found is None:
+                style.empty(ax, "no test part")
             else:
-                found = predictions(run)
-                if found is None:
-                    style.empty(ax, "no test part")
-                else:
-                    kind.panel(ax, found, kind.OPTIONS)
+                predicted_true.panel(ax, found, predicted_true.OPTIONS)
+        for name, picture in {"learning": learning, "parity": parity}.items():
             with atomic(run.folder / f"{name}.png") as temporary:
                 picture.savefig(temporary)
 

@@ -25,7 +25,7 @@ class Trained:
     Attributes:
         file: model.pt.
         dataset, target: what it was trained on. forces: whether on forces as well.
-        n_train: training structures.
+        n_train: training structures. steps: of training.
         quantity, error, unit: mean absolute test error, of the forces where it has them.
     """
 
@@ -34,6 +34,7 @@ class Trained:
     target: str
     forces: bool
     n_train: int
+    steps: int
     quantity: str
     error: float
     unit: str
@@ -43,7 +44,8 @@ def _read(folder: Path) -> Trained | None:
     """The run in a folder, or None where it has no test errors yet."""
     if not ((folder / "metrics.json").exists() and (folder / "run.yaml").exists()):
         return None
-    settings = read_finished(folder)["run"]
+    finished = read_finished(folder)
+    settings = finished["run"]
     parts = read_metrics(folder)["parts"]
     part = next((values for name, values in parts.items() if name.startswith("test")), None)
     if part is None or settings.get("method", "neural") != "neural":
@@ -51,7 +53,8 @@ def _read(folder: Path) -> Trained | None:
     forces = bool(settings.get("forces"))
     quantity = "forces" if forces else settings["target"]
     measured = part[quantity]
-    about = settings["dataset"], settings["target"], forces, settings["n_train"]
+    steps = finished["result"]["steps"]
+    about = settings["dataset"], settings["target"], forces, settings["n_train"], steps
     error = float(measured["mae"])
     return Trained(folder / "model.pt", *about, quantity, error, measured["unit"])
 
@@ -104,7 +107,8 @@ def models_table(models: dict[str, Trained]) -> pd.DataFrame:
         models: see `trained_models`.
 
     Returns:
-        A row for each: name, N (training structures), test error, elements, licence of the data.
+        A row for each: name, N (training structures), steps of training, test error, elements,
+        licence of the data.
     """
     sources: dict = {}
     for root in _roots():
@@ -117,6 +121,7 @@ def models_table(models: dict[str, Trained]) -> pd.DataFrame:
             {
                 "name": name,
                 "N": f"{model.n_train:,}",
+                "steps": f"{model.steps:,}",
                 "test error": f"{model.quantity} MAE {model.error:.3g} {model.unit}",
                 "elements": elements if len(seen) <= MANY else f"{len(seen)} elements",
                 "licence of the data": sources.get(model.dataset, {}).get("licence", ""),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from schnet.data.structures import Structures
+from schnet.data.structures import Structures, from_atoms
+from schnet.errors import SchNetError
 from schnet.models import Model
 
+log = logging.getLogger("schnet")
 CLOSE = 0.01  # Å beyond the range of training that is no matter
 RARE = 0.01  # an element in a smaller part of the training structures is worth a word
 
@@ -81,3 +85,27 @@ def cautions(model: Model, images: Sequence[Atoms], distances: tuple[float, floa
                 f"{symbol} occurs in {count:,} of {known['structures']:,} training structures only"
             )
     return out
+
+
+def warn_outside(models: Sequence[Model], atoms: Atoms, what: str) -> None:
+    """Log in which respects a structure lies outside of what models were trained on.
+
+    Models whose files do not tell are left out, and so are those that cannot predict it: whoever
+    computes with them says why.
+
+    Args:
+        models: the members of a committee.
+        atoms: the structure.
+        what: it is called in the message.
+    """
+    for model in models:
+        if "distances" not in model.provenance:
+            continue
+        try:
+            data = from_atoms([atoms], cutoff=model.hyperparameters.cutoff)
+        except SchNetError:
+            continue
+        found = data.batch(torch.tensor([0])).distances()
+        if len(found):
+            for text in cautions(model, [atoms], (float(found.min()), float(found.max()))):
+                log.warning("caution, %s: %s", what, text)

@@ -115,7 +115,7 @@ def test_crystals_get_a_cutoff_and_converted_data_are_taken(tmp_path):
     assert run["model"]["cutoff"] == 4.5 and run["forces"] is None
 
 
-def test_other_labels_need_a_unit(frames, tmp_path):
+def test_other_labels_need_a_unit(frames, tmp_path, caplog):
     images = []
     for atoms in frames:
         image = Atoms(atoms.numbers, atoms.positions)
@@ -131,6 +131,7 @@ def test_other_labels_need_a_unit(frames, tmp_path):
     with pytest.raises(ConfigError, match=r"REF_forces.*are no gradient of gap in Debye"):
         convert_file(tmp_path / "gap.extxyz", out, target="gap", unit="Debye", forces="REF_forces")
     assert convert_file(tmp_path / "gap.extxyz", out, target="gap", unit="meV") == ("gap", None)
+    assert "REF_forces may be some" in caplog.text
     store = Store(out)
     assert store.properties["gap"].unit == "meV" and store.properties["gap"].kind == "other"
     assert store.structure(3).properties["gap"] == pytest.approx(images[3].info["gap"])
@@ -214,8 +215,6 @@ def test_predictions_say_what_the_model_has_not_seen(file, frames, tmp_path, cap
         assert said.count("caution") == len(cautions), (name, said)
         assert all(text in said for text in cautions), (name, said)
     write(tmp_path / "some.extxyz", frames[:3])
-    assert main(["predict", "md17_ethanol", str(tmp_path / "some.extxyz")]) == 0
-    assert "does not tell on what structures" in capsys.readouterr().out  # an earlier version's
     assert main(["predict", str(model), str(tmp_path / "some.extxyz"), "--parity", "p.weird"]) == 2
     assert "must end in" in capsys.readouterr().err
     content = torch.load(model, weights_only=True)
@@ -224,6 +223,21 @@ def test_predictions_say_what_the_model_has_not_seen(file, frames, tmp_path, cap
     write(tmp_path / "some.extxyz", frames[:3])
     assert main(["predict", str(model), str(tmp_path / "some.extxyz")]) == 0
     assert "caution: O occurs in 7 of 3,000 training" in capsys.readouterr().out
+    content["provenance"] = {"run": content["provenance"]["run"]}  # a file of an earlier version
+    torch.save(content, model)
+    assert main(["predict", str(model), str(tmp_path / "some.extxyz")]) == 0
+    assert "does not tell on what structures" in capsys.readouterr().out
+
+
+def test_simulations_say_what_the_model_has_not_seen(frames, tmp_path, caplog):
+    pulled = frames[0].copy()
+    pulled.positions *= 1.5
+    for name, atoms in {"known": frames[0], "pulled": pulled}.items():
+        write(tmp_path / f"{name}.xyz", atoms, format="xyz")
+        caplog.clear()
+        command = ["relax", str(tmp_path / f"{name}.xyz"), "md17_ethanol", "--steps", "0"]
+        main([*command, "-o", str(tmp_path / name), "--device", "cpu"])
+        assert ("Å apart; the model was trained on" in caplog.text) == (name == "pulled")
 
 
 def test_a_refused_call_changes_nothing(file, frames, tmp_path):

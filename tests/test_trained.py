@@ -43,7 +43,13 @@ def test_a_name_does_wherever_a_file_does(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     shown = schnet("models").stdout
     (line,) = [line for line in shown.splitlines() if "md17_ethanol " in line]
-    assert "kcal/mol/Å" in line and "H C O" in line and "1,000" in line and "gdml" in line
+    assert (
+        "kcal/mol/Å" in line
+        and "H C O" in line
+        and "1,000" in line
+        and "200,000" in line
+        and "gdml" in line
+    )
     assert "85 elements" in shown and "import-tf" in shown
     assert schnet("models", "md17_ethanol").stdout.strip() == str(find_model("md17_ethanol"))
 

@@ -129,6 +129,14 @@ def _forces(source, images: list[Atoms], forces: str | None) -> str | None:
         return None
     if forces is None:
         count = sum("forces" in vector_labels(atoms) for atoms in images)
+        named = [name for name in vector_labels(images[0]) if "force" in name.lower()]
+        if count == 0 and named:
+            log.warning(
+                "%s: without forces; the label %s may be some: --forces %s",
+                source,
+                named[0],
+                named[0],
+            )
         if 0 < count < len(images):
             log.warning(
                 "%s: %s of %s structures have forces, so all forces are left out. Use those "

@@ -84,8 +84,13 @@ class Predictions:
     unit: str
 
 
-def predictions(run: Run, part: str = "test") -> Predictions | None:
+def predictions(run: Run, part: str = "test", *, forces: bool = False) -> Predictions | None:
     """The predictions of a run, or None while there are none.
+
+    Args:
+        run: the run.
+        part: of its split.
+        forces: those of the components of the forces, in the unit of the target per Å.
 
     Where a run has no such part, it is the first one whose name starts with "test".
     """
@@ -97,7 +102,11 @@ def predictions(run: Run, part: str = "test") -> Predictions | None:
         if found is None:
             return None
         group = h5[found]
-        return Predictions(found, group["true"][:], group["predicted"][:], str(group.attrs["unit"]))
+        unit = str(group.attrs["unit"])
+        if forces:
+            true, predicted = (group[f"forces_{kind}"][:].ravel() for kind in ("true", "predicted"))
+            return Predictions(found, true, predicted, f"{unit}/Å")
+        return Predictions(found, group["true"][:], group["predicted"][:], unit)
 
 
 def trained_elements(run: Run, model: Model) -> list[int]:
