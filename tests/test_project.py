@@ -87,6 +87,14 @@ def test_typo_in_a_key_of_an_experiment(workflow):
         load_project({"scale": "demo"}, workflow)
 
 
+def test_two_files_of_one_name_are_refused(workflow):
+    figure = workflow / "workflow" / "figures" / "figure_3.yaml"
+    figure.rename(figure.with_name("table_3.yaml"))
+    message = "workflow/figures/table_3.yaml: has the name of workflow/experiments/table_3.yaml"
+    with pytest.raises(ConfigError, match=message):
+        load_project({"scale": "demo"}, workflow)
+
+
 @pytest.mark.parametrize(("key", "value"), [("published", "../../config.yaml"), ("part", "tset")])
 def test_published_files_and_parts_have_a_form(workflow, key, value):
     path = workflow / "workflow/experiments/table_2.yaml"
@@ -187,6 +195,8 @@ def test_scientific_settings_make_new_directories(change):
         changed = {path for path in changed if settings[path].forces}
     if "model" in change.get("run", {}):
         changed = {path for path in changed if settings[path].architecture == "schnet"}
+    if "steps" in change:
+        changed = {path for path in changed if settings[path].steps > change["steps"]}
     assert changed and not changed & set(other.runs)
 
 

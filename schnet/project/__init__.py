@@ -19,6 +19,7 @@ from schnet.project.checks import (
     check_cell,
     check_claims,
     check_derived,
+    check_names,
     check_only,
     check_overrides,
     check_spec,
@@ -193,6 +194,9 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
         where = f"workflow/scales/{resolved['scale']}.yaml: simulations"
         known_or_nearest(name, declared, "simulation", where)
     project.simulations = {name: resolve(project, name, d) for name, d in declared.items()}
+    check_names(
+        {"experiments": project.experiments, "figures": project.figures, "simulations": declared}
+    )
     for name, figure in project.figures.items():
         where = f"workflow/figures/{name}.yaml"
         check_figure(figure, where, project.experiments, declared, project.sources)

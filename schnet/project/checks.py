@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from functools import cache
 
 from schnet.data.store import Property
@@ -123,6 +124,24 @@ def check_batch(spec: RunSpec, where: str):
             f"{where}: {spec.n_train} structures to train are fewer than one batch "
             f"(batch_size: {spec.batch_size})"
         )
+
+
+def check_names(declared: dict[str, Iterable[str]]):
+    """Raise ConfigError for two files of one name, which is the target of both.
+
+    Args:
+        declared: names by the folder of their files in workflow/.
+    """
+    there: dict[str, str] = {}
+    for folder, names in declared.items():
+        for name in names:
+            if name in there:
+                other = f"workflow/{there[name]}/{name}.yaml"
+                raise ConfigError(
+                    f"workflow/{folder}/{name}.yaml: has the name of {other}, and both would be "
+                    "the target of `snakemake NAME`; rename one"
+                )
+            there[name] = folder
 
 
 def check_claims(experiment: dict, where: str):
