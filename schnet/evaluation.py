@@ -15,7 +15,7 @@ from schnet.files import write_json
 from schnet.hdf5 import atomic_hdf5
 from schnet.methods import Predictor
 from schnet.record import Inputs, finished_run, open_inputs_of
-from schnet.run import METRICS_FILE, RunSpec
+from schnet.run import METRICS_FILE, PREDICTIONS_FILE, RunSpec
 from schnet.units import UNITS
 
 CHUNK = 2048  # structures in memory at a time
@@ -181,7 +181,7 @@ def evaluate(
         name: predict(main, inputs, indices, spec.target, forces)
         for name, indices in tested.items()
     }
-    with atomic_hdf5(folder / "predictions.h5") as h5:
+    with atomic_hdf5(folder / PREDICTIONS_FILE) as h5:
         h5.attrs["target"] = spec.target
         for name, found in predictions.items():
             unit = store.properties[spec.target].unit

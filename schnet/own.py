@@ -328,7 +328,7 @@ def _warn_of_contradictions(run: Run, metrics: dict, store: Store) -> None:
     with store.open() as h5:
         typical = float(np.abs(h5[f"properties/{forces}"][:]).mean())
     slope = np.polyfit(found.true, found.predicted, 1)[0]
-    if metrics["parts"][found.part][forces]["mae"] < LEARNED * typical and not 0.5 < slope < 2:
+    if metrics["parts"][found.part]["forces"]["mae"] < LEARNED * typical and not 0.5 < slope < 2:
         log.warning(
             "forces fit, but predicted energies change by %.2g where the labels change by 1: "
             "forces with the wrong sign (gradients), or energies and forces in different units?",

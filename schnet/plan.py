@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from schnet.device import choose_device
 from schnet.errors import ConfigError
 from schnet.files import read_yaml
 from schnet.finished import Finished
@@ -355,11 +356,7 @@ def show(project: Project, *, measure: bool = False, threads: int = 1, device: s
     Raises:
         ConfigError: no GPU where one is asked for.
     """
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise ConfigError("--device cuda: PyTorch finds no GPU here; plan on a GPU node")
+    device = choose_device(device)
     results = Path(project.config["results_dir"])
     if measure:
         prices = measured(project, threads, device)

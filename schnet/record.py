@@ -198,8 +198,14 @@ def open_inputs_of(folder: Path, spec: RunSpec, about: dict) -> Inputs:
     """Open the data and the split of a finished run.
 
     Raises:
-        DataError: they are not those that the run was made from.
+        DataError: they are not those that the run was made from, or not where they were.
     """
+    for key, file in (("data", spec.data), ("split", spec.split)):
+        if not Path(file).exists():
+            raise DataError(
+                f"{folder}: its {key} {file} is not here (seen from {Path.cwd()}); say where it "
+                f"is: --{key} FILE"
+            )
     same_data = Store(spec.data).digest == about["data"]["digest"]
     if not same_data or split_digest(spec.split) != about["data"]["split_digest"]:
         raise DataError(

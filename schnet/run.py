@@ -19,10 +19,11 @@ from schnet.files import read_json, read_yaml
 from schnet.schema import validate
 
 #: in a run's directory: the fitted model of any method (plain tensors, numbers and text), what the
-#: run says of itself when it is finished, and its errors when it is evaluated
+#: run says of itself when it is finished; its errors and every prediction, when it is evaluated
 MODEL_FILE = "model.pt"
 RUN_FILE = "run.yaml"
 METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.h5"
 #: settings that never change what a run is
 EXECUTION = ("data", "split", "neighbours", "engine", "checkpoint_interval", "compile")
 #: settings of gradient steps; they mean nothing to a method that takes none
@@ -310,7 +311,7 @@ class Run:
     @property
     def predictions_file(self) -> Path:
         """Every prediction on validation and test parts."""
-        return self.folder / "predictions.h5"
+        return self.folder / PREDICTIONS_FILE
 
     def metrics(self) -> dict | None:
         """Test errors (metrics.json), or None while the run is not evaluated."""

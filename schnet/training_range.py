@@ -98,6 +98,7 @@ def warn_outside(models: Sequence[Model], atoms: Atoms, what: str) -> None:
         atoms: the structure.
         what: it is called in the message.
     """
+    said: dict[str, None] = {}
     for model in models:
         if "distances" not in model.provenance:
             continue
@@ -106,6 +107,7 @@ def warn_outside(models: Sequence[Model], atoms: Atoms, what: str) -> None:
         except SchNetError:
             continue
         found = data.batch(torch.tensor([0])).distances()
-        if len(found):
-            for text in cautions(model, [atoms], (float(found.min()), float(found.max()))):
-                log.warning("caution, %s: %s", what, text)
+        distances = (float(found.min()), float(found.max())) if len(found) else (np.inf, 0.0)
+        said.update(dict.fromkeys(cautions(model, [atoms], distances)))
+    for text in said:
+        log.warning("caution, %s: %s", what, text)

@@ -91,6 +91,15 @@ def test_a_run_from_raw_file_to_metrics_by_hand(tmp_path):
     assert schnet("train", tmp_path / "run" / "settings.yaml", "--device", "cpu").returncode == 0
     done = schnet("evaluate", tmp_path / "run", "--device", "cpu")
     assert done.returncode == 0 and "test: energy MAE" in done.stdout
+    # other data or another split: trained again, and the old errors do not stand beside it
+    split = tmp_path / "other.npz"
+    schnet("split", tmp_path / "d.h5", split, "--n-train", 40, "--n-validation", 10, "--seed", 1)
+    settings = tmp_path / "run" / "settings.yaml"
+    before = (tmp_path / "run" / "metrics.json").read_text()
+    again = ("train", settings, "--split", split, "-o", tmp_path / "run", "--device", "cpu")
+    done = schnet(*again)
+    assert done.returncode == 0 and "have changed since it was finished" in done.stderr
+    assert (tmp_path / "run" / "metrics.json").read_text() != before
     # the run file of a finished run is itself a run
     assert (
         schnet(
@@ -101,6 +110,9 @@ def test_a_run_from_raw_file_to_metrics_by_hand(tmp_path):
     assert (tmp_path / "run" / "model.pt").read_bytes() == (
         tmp_path / "again" / "model.pt"
     ).read_bytes()
+    split.unlink()
+    done = schnet("evaluate", tmp_path / "run", "--device", "cpu")
+    assert done.returncode == 2 and "say where it is: --split FILE" in done.stderr
 
 
 def test_small_sizes_beyond_the_data_are_refused(tmp_path):

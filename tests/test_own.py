@@ -229,9 +229,43 @@ def test_predictions_say_what_the_model_has_not_seen(file, frames, tmp_path, cap
     assert "does not tell on what structures" in capsys.readouterr().out
 
 
-def test_simulations_say_what_the_model_has_not_seen(frames, tmp_path, caplog):
+def test_labels_of_other_names_and_shapes(frames, tmp_path):
+    images = []
+    for atoms in frames[:40]:
+        image = Atoms(atoms.numbers, atoms.positions)
+        image.info["dft_energy"] = atoms.get_potential_energy()
+        image.arrays["dft_force"] = atoms.get_forces()
+        image.arrays["flat_force"] = atoms.get_forces()[:, :2]
+        images.append(image)
+    write(tmp_path / "own.extxyz", images)
+    wishes = ["--target", "dft_energy", "--unit", "eV", "--steps", "20", "--forces"]
+    assert train(tmp_path / "own.extxyz", tmp_path / "model", *wishes, "dft_force") == 0
+    with pytest.raises(DataError, match=r"flat_force has the shape \[9, 2\]; forces are \[n, 3\]"):
+        convert_file(
+            tmp_path / "own.extxyz",
+            tmp_path / "o.h5",
+            target="dft_energy",
+            forces="flat_force",
+            unit="eV",
+        )
+
+
+def test_simulations_say_what_the_model_has_not_seen(file, frames, tmp_path, caplog, capsys):
     pulled = frames[0].copy()
     pulled.positions *= 1.5
+    lost = frames[0].copy()
+    lost.positions[2, 1] = np.nan
+    write(tmp_path / "lost.xyz", lost, format="xyz")
+    train(file, tmp_path / "model", "--steps", "2", "--model", '{"cutoff": 4.0}')
+    for verb in (["predict"], ["md", "--steps", "4", "-o", str(tmp_path / "md")]):
+        command = [*verb, "--device", "cpu"]
+        names = [str(tmp_path / "lost.xyz"), str(tmp_path / "model" / "model.pt")]
+        names = names[::-1] if verb == ["predict"] else names
+        assert main([*command[:1], *names, *command[1:]]) == 2
+        assert "not a finite number" in capsys.readouterr().err
+    write(tmp_path / "single.xyz", Atoms("C"), format="xyz")
+    main(["relax", str(tmp_path / "single.xyz"), "md17_ethanol", "-o", str(tmp_path / "single")])
+    assert "other sizes" in caplog.text
     for name, atoms in {"known": frames[0], "pulled": pulled}.items():
         write(tmp_path / f"{name}.xyz", atoms, format="xyz")
         caplog.clear()

@@ -1022,7 +1022,7 @@ def test_plan_of_a_gpu_that_is_not_there(workflow, tmp_path, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="plan on a GPU node"):
+    with pytest.raises(ConfigError, match="finds no GPU"):
         plan.show(open_project(workflow, tmp_path), device="cuda")
 
 

@@ -260,7 +260,7 @@ def test_evaluation_takes_moved_files(toy_run, toy, tmp_path):
     moved = {"data": tmp_path / "moved.h5", "split": tmp_path / "moved.npz"}
     shutil.move(store.path, moved["data"])
     shutil.move(split, moved["split"])
-    with pytest.raises(DataError, match="no such data file"):
+    with pytest.raises(DataError, match="is not here"):
         evaluate(tmp_path / "run")
     metrics = evaluate(tmp_path / "run", engine="table", **moved)
     assert metrics["engine"] == "table" and metrics["parts"]["test"]["energy"]["n"] == 24

@@ -8,6 +8,7 @@ import os
 import sys
 
 from schnet import __version__
+from schnet.device import choose_device
 from schnet.errors import SchNetError
 from schnet.parent import end_with_parent
 from schnet.warm import run_warm
@@ -49,11 +50,9 @@ def main(argv=None) -> int:
         stream=sys.stderr,
     )
     end_with_parent()
-    if getattr(args, "device", None) == "auto":
-        import torch
-
-        args.device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if hasattr(args, "device"):
+            args.device = choose_device(args.device)
         args.function(args)
         return 0
     except KeyboardInterrupt:

@@ -26,7 +26,8 @@ def _warn_outside(args, atoms, what: str) -> None:
     from schnet.simulation.potential import load_models
     from schnet.training_range import warn_outside
 
-    names = [name for name in args.model if name.lower() != XTB]
+    names = [*args.model, *getattr(args, "compare", [])]
+    names = [name for name in names if name.lower() != XTB]
     if names:
         warn_outside(load_models(names), atoms, what)
 

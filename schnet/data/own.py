@@ -146,6 +146,10 @@ def _forces(source, images: list[Atoms], forces: str | None) -> str | None:
                 f"{len(images):,}",
             )
         return "forces" if count == len(images) else None
+    there = {**images[0].info, **images[0].arrays}
+    if forces in there and forces not in vector_labels(images[0]):
+        shape = list(np.shape(there[forces]))
+        raise DataError(f"{source}: {forces} has the shape {shape}; forces are [n, 3]")
     known_or_nearest(forces, sorted(vector_labels(images[0])), "label (--forces)", str(source))
     for k, atoms in enumerate(images):
         if forces not in vector_labels(atoms):

@@ -426,10 +426,13 @@ def from_atoms(
 
     Raises:
         DataError: periodic without a cutoff or in some directions only, a cell without volume, an
-            atom of a crystal without neighbours, or an element that models do not know.
+            atom of a crystal without neighbours, a position that is not a finite number, or an
+            element that models do not know.
     """
-    for atoms in atoms_list:
+    for k, atoms in enumerate(atoms_list):
         _check_periodicity(atoms, cutoff)
+        if not np.isfinite(atoms.positions).all():
+            raise DataError(f"structure {k}: a position is not a finite number")
     cell = pairs = None
     if cutoff is not None:
         lists = [

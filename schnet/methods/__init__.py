@@ -30,7 +30,7 @@ from schnet.data.structures import Structures
 from schnet.errors import ConfigError
 from schnet.lock import locked
 from schnet.record import is_finished
-from schnet.run import RunSpec
+from schnet.run import METRICS_FILE, PREDICTIONS_FILE, RunSpec
 
 log = logging.getLogger("schnet")
 LOCK = ".lock"  # in a run's directory, while it is fitted
@@ -132,6 +132,7 @@ def fit(run: RunSpec, out, *, threads: int = 1, device: str = "cpu", wait: float
         return
     with locked(Path(out) / LOCK, str(out), wait=wait):
         if not _finished(out, run):  # by the one that was waited for
+            _discard_errors(Path(out))
             module.fit(run, Path(out), threads=threads, device=device)
 
 
@@ -140,6 +141,15 @@ def _finished(out, run: RunSpec) -> bool:
         return False
     log.info("%s: finished before; delete the directory to do it again", out)
     return True
+
+
+def _discard_errors(out: Path) -> None:
+    """Remove the errors of an earlier model, which the next one must never stand beside."""
+    there = [out / name for name in (METRICS_FILE, PREDICTIONS_FILE) if (out / name).exists()]
+    if there:
+        log.warning("%s: data, split or files have changed since it was finished: done again", out)
+    for file in there:
+        file.unlink()
 
 
 def memory_mb(run: RunSpec) -> int:

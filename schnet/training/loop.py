@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from schnet import provenance
+from schnet.device import choose_device
 from schnet.engine import FlatParameters, ReferenceEngine, check_threads, make_engine
 from schnet.engine.table import TableEngine
 from schnet.errors import ConfigError, TrainingError
@@ -74,12 +75,8 @@ class Trainer:
             ConfigError, DataError: settings, data and split do not fit together.
         """
         self.spec, self.out = spec, Path(out)
-        self.threads, self.device = check_threads(threads), torch.device(device)
+        self.threads, self.device = check_threads(threads), torch.device(choose_device(device))
         provenance.code()  # of the code that runs, not of what the files hold at the end
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(
-                "device: cuda asked for, but PyTorch finds no GPU; set device: cpu or auto"
-            )
         torch.set_num_threads(threads)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec.tf32
         self.inputs = open_inputs(spec)
@@ -301,8 +298,6 @@ def train(spec: RunSpec, out, *, threads: int = 1, device: str = "auto") -> None
         threads: of the CPU.
         device: cpu, cuda, or auto for a GPU where there is one.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     np.random.seed(spec.seed % 2**32)
     Trainer(spec, out, threads=threads, device=device).run()
