@@ -116,7 +116,7 @@ def _committees(cells: list[Entry]) -> list[str]:
     if not there:
         return []
     members = max(cell.repeats for cell in there.values())
-    costs = [f"{_core_seconds(cell.runs):.3g} for {row}" for row, cell in there.items()]
+    costs = [f"{_core_seconds(cell.runs):,.0f} for {row}" for row, cell in there.items()]
     return [
         f"Committee: the mean of the predictions of {members} models that differ in seed alone and "
         "share the split; one value, no standard error.",
