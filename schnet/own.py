@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from schnet import methods
 from schnet.data.own import convert_file
 from schnet.data.splits import make_split, save_split, seen_in_training
 from schnet.data.store import Store
-from schnet.errors import ConfigError, DataError, known_or_nearest
+from schnet.errors import ConfigError, DataError, SchNetError, known_or_nearest
 from schnet.evaluation import evaluate
 from schnet.files import atomic, read_yaml, scratch, write_yaml
 from schnet.plan import seconds_per_step
@@ -159,14 +160,20 @@ def _data(source, out: Path, wishes: Wishes) -> tuple[Path, str, str | None]:
     out.mkdir(parents=True, exist_ok=True)
     data = out / "data.h5"
     with scratch(data) as converted:
-        target, forces = convert_file(
-            source,
-            converted,
-            target=wishes.target,
-            forces=wishes.forces,
-            unit=wishes.unit,
-            cutoff=wishes.cutoff or CUTOFF,
-        )
+        try:
+            target, forces = convert_file(
+                source,
+                converted,
+                target=wishes.target,
+                forces=wishes.forces,
+                unit=wishes.unit,
+                cutoff=wishes.cutoff or CUTOFF,
+            )
+        except SchNetError:
+            with suppress(OSError):  # only an empty folder goes
+                converted.unlink(missing_ok=True)
+                out.rmdir()
+            raise
         if data.exists():
             if not _same_data(data, converted):
                 raise ConfigError(f"{data}: holds other data; choose another folder or delete it")
@@ -250,7 +257,11 @@ def _as_begun(spec: RunSpec, out: Path, wishes: Wishes) -> RunSpec:
             f"{file}: a training with other settings was begun here ({', '.join(differ)}); "
             "choose another folder, or delete it"
         )
-    log.info("%s: %s steps, as begun before", file, f"{steps:,}")
+    log.info(
+        "%s: %s steps, as begun before; a shorter or longer training takes another folder",
+        file,
+        f"{steps:,}",
+    )
     return replace(begun, data=spec.data, split=spec.split)
 
 

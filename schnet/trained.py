@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 
 from schnet.errors import ConfigError, ModelError, known_or_nearest
 from schnet.models.files import load_model
-from schnet.run import read_finished, read_metrics
+from schnet.run import MODEL_FILE, read_finished, read_metrics
 from schnet.workflow import find_workflow, load_sources
 
 MANY = 9  # elements that are counted instead of named
@@ -56,7 +56,7 @@ def _read(folder: Path) -> Trained | None:
     steps = finished["result"]["steps"]
     about = settings["dataset"], settings["target"], forces, settings["n_train"], steps
     error = float(measured["mae"])
-    return Trained(folder / "model.pt", *about, quantity, error, measured["unit"])
+    return Trained(folder / MODEL_FILE, *about, quantity, error, measured["unit"])
 
 
 def _roots() -> list[Path]:
@@ -131,7 +131,7 @@ def models_table(models: dict[str, Trained]) -> pd.DataFrame:
 
 
 def find_model(model: str | Path) -> Path:
-    """The file of a model that is given by its path or by its name.
+    """The file of a model that is given by its path, its run's directory or its name.
 
     Raises:
         ModelError: there is no such file, and no such name.
@@ -141,6 +141,8 @@ def find_model(model: str | Path) -> Path:
         'model.pt'
     """
     path = Path(model)
+    if (path / MODEL_FILE).exists():
+        return path / MODEL_FILE
     if path.exists() or path.suffix or len(path.parts) != 1:
         return path  # what is wrong with it is said by its reader
     named = trained_models()

@@ -73,10 +73,10 @@ def cautions(model: Model, images: Sequence[Atoms], distances: tuple[float, floa
         counts = [len(atoms) for atoms in images]
         outside = sum(not fewest <= count <= most for count in counts)
         if outside:
-            trained = f"{fewest} to {most}" if fewest < most else f"{most}"
             out.append(
-                f"{outside:,} of {len(counts):,} structures have other sizes (all: {min(counts)} "
-                f"to {max(counts)} atoms) than those that the model was trained on ({trained})"
+                f"{outside:,} of {len(counts):,} structures have other sizes (there are "
+                f"{_span(min(counts), max(counts))} atoms) than those that the model was trained "
+                f"on ({_span(fewest, most)})"
             )
     there = {symbol for atoms in images for symbol in atoms.symbols}
     for symbol, count in known.get("elements", {}).items():
@@ -85,6 +85,10 @@ def cautions(model: Model, images: Sequence[Atoms], distances: tuple[float, floa
                 f"{symbol} occurs in {count:,} of {known['structures']:,} training structures only"
             )
     return out
+
+
+def _span(smallest: int, largest: int) -> str:
+    return f"{smallest} to {largest}" if smallest < largest else f"{largest}"
 
 
 def warn_outside(models: Sequence[Model], atoms: Atoms, what: str) -> None:

@@ -205,7 +205,7 @@ def test_predictions_say_what_the_model_has_not_seen(file, frames, tmp_path, cap
         "other sizes": ([frames[0], molecule("H2O")], ["1 of 2 structures have other sizes"]),
         "far apart": ([pulled], [f"up to {pulled.get_all_distances().max():.2f} Å apart"]),
         "close": ([pushed], [f"on {smallest:.2f} Å and more"]),
-        "one atom": ([Atoms("H")], ["(all: 1 to 1 atoms)"]),
+        "one atom": ([Atoms("H")], ["(there are 1 atoms)"]),
     }
     capsys.readouterr()
     for name, (images, cautions) in cases.items():
@@ -240,6 +240,9 @@ def test_labels_of_other_names_and_shapes(frames, tmp_path):
     write(tmp_path / "own.extxyz", images)
     wishes = ["--target", "dft_energy", "--unit", "eV", "--steps", "20", "--forces"]
     assert train(tmp_path / "own.extxyz", tmp_path / "model", *wishes, "dft_force") == 0
+    assert find_model(tmp_path / "model") == tmp_path / "model" / "model.pt"
+    assert train(tmp_path / "own.extxyz", tmp_path / "refused", *wishes, "flat_force") == 2
+    assert not (tmp_path / "refused").exists()
     with pytest.raises(DataError, match=r"flat_force has the shape \[9, 2\]; forces are \[n, 3\]"):
         convert_file(
             tmp_path / "own.extxyz",

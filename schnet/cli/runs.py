@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 from dataclasses import fields
@@ -20,6 +21,7 @@ from schnet.errors import ConfigError, SchNetError
 from schnet.parent import ENDS_WITH
 from schnet.run import MODEL_FILE, RUN_FILE
 
+log = logging.getLogger("schnet")
 #: options of a training without a run file
 OWN_DATA = (
     "target", "forces", "unit", "n_train", "n_validation", "steps", "seconds", "cutoff",
@@ -91,6 +93,7 @@ def _output(args, where: str) -> str:
 
 def train(args):
     """Train one model and judge it; continues by itself after an interruption."""
+    from schnet.data.store import Store
     from schnet.evaluation import evaluate
     from schnet.methods import fit
     from schnet.run import make_spec
@@ -101,6 +104,9 @@ def train(args):
     values, where = _settings(args)
     out = _output(args, where)
     spec = make_spec(values, where)
+    name = Store(spec.data).name
+    if name != spec.dataset:
+        log.warning("%s: holds %s, the run says dataset: %s", spec.data, name, spec.dataset)
     gc.freeze()  # what is loaded by now is no garbage: the collector would look through it again
     # one that a killed workflow left behind ends with its next step
     wait = ORPHAN if ENDS_WITH in os.environ else 0.0

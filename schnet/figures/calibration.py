@@ -95,7 +95,7 @@ def draw(project: Project, figure: dict):
     """Error over spread on logarithmic axes, with the line on which they are equal."""
     chosen = options(figure, OPTIONS)
     cells = _cells(project, figure)
-    complete = [(*named, cell) for *named, cell in cells if _committee(cell) is not None]
+    complete = [named for named in cells if _committee(named[-1]) is not None]
     cells = complete or cells  # no page of empty panels beside the first committee
     columns = chosen["columns"]
     picture, axes = style.panels(len(cells), columns=columns, width=3.4, height=3.2)
