@@ -642,7 +642,7 @@ def test_a_caption_says_what_stands_for_the_sizes_of_the_paper(workflow, tmp_pat
         return tables.make_table(open_project(workflow, tmp_path, scale), "table_1").caption
 
     assert caption("demo").endswith(
-        "Training structures at this scale: 120 in place of N = 110,000."
+        "Training structures at this scale: 75 in place of N = 110,000."
     )
     assert "at this scale" not in caption("paper")
 

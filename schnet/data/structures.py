@@ -429,10 +429,11 @@ def from_atoms(
             atom of a crystal without neighbours, a position that is not a finite number, or an
             element that models do not know.
     """
-    for k, atoms in enumerate(atoms_list):
+    for atoms in atoms_list:
         _check_periodicity(atoms, cutoff)
-        if not np.isfinite(atoms.positions).all():
-            raise DataError(f"structure {k}: a position is not a finite number")
+        lost = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+        if len(lost):
+            raise DataError(f"the position of atom {lost[0]} is not a finite number")
     cell = pairs = None
     if cutoff is not None:
         lists = [
