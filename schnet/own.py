@@ -157,10 +157,9 @@ def _data(source, out: Path, wishes: Wishes) -> tuple[Path, str, str | None]:
         raise ConfigError(f"{source}: one file with structures is expected")
     if str(source).endswith((".h5", ".hdf5")):
         return _converted(source, wishes)
-    out.mkdir(parents=True, exist_ok=True)
     data = out / "data.h5"
-    with scratch(data) as converted:
-        try:
+    try:
+        with scratch(data) as converted:
             target, forces = convert_file(
                 source,
                 converted,
@@ -169,16 +168,14 @@ def _data(source, out: Path, wishes: Wishes) -> tuple[Path, str, str | None]:
                 unit=wishes.unit,
                 cutoff=wishes.cutoff or CUTOFF,
             )
-        except SchNetError:
-            with suppress(OSError):  # only an empty folder goes
-                converted.unlink(missing_ok=True)
-                out.rmdir()
-            raise
-        if data.exists():
-            if not _same_data(data, converted):
+            if not data.exists():
+                converted.replace(data)
+            elif not _same_data(data, converted):
                 raise ConfigError(f"{data}: holds other data; choose another folder or delete it")
-        else:
-            converted.replace(data)
+    except SchNetError:
+        with suppress(OSError):  # only an empty folder goes
+            out.rmdir()
+        raise
     return data, target, forces
 
 

@@ -20,7 +20,7 @@ from schnet.errors import ConfigError, DataError, known_or_nearest
 from schnet.files import atomic
 from schnet.models import Model, load_model
 from schnet.trained import find_model
-from schnet.training_range import cautions
+from schnet.training_range import cautions, distances_of
 from schnet.units import UNITS, factor
 
 BATCH = 64
@@ -136,8 +136,7 @@ def _predict(predictor: Predictor, images: list[Atoms]):
             rows = slice(data.offsets[k], data.offsets[k + 1])
             image.arrays["schnet_forces"] = forces[rows].cpu().double().numpy()
         out.append(image)
-    d = batch.distances()
-    return out, (float(d.min()), float(d.max())) if len(d) else (np.inf, 0.0)
+    return out, distances_of(batch)
 
 
 def _row(model: Model, file: str, index: int, atoms: Atoms, image: Atoms, unit: str | None) -> dict:

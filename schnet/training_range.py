@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from schnet.data.structures import Structures, from_atoms
+from schnet.data.structures import Batch, Structures, from_atoms
 from schnet.errors import SchNetError
 from schnet.models import Model
 
@@ -91,6 +91,12 @@ def _span(smallest: int, largest: int) -> str:
     return f"{smallest} to {largest}" if smallest < largest else f"{largest}"
 
 
+def distances_of(batch: Batch) -> tuple[float, float]:
+    """Smallest and largest distance of the pairs of a batch in Å; (inf, 0) without pairs."""
+    found = batch.distances()
+    return (float(found.min()), float(found.max())) if len(found) else (np.inf, 0.0)
+
+
 def warn_outside(models: Sequence[Model], atoms: Atoms, what: str) -> None:
     """Log in which respects a structure lies outside of what models were trained on.
 
@@ -110,8 +116,7 @@ def warn_outside(models: Sequence[Model], atoms: Atoms, what: str) -> None:
             data = from_atoms([atoms], cutoff=model.hyperparameters.cutoff)
         except SchNetError:
             continue
-        found = data.batch(torch.tensor([0])).distances()
-        distances = (float(found.min()), float(found.max())) if len(found) else (np.inf, 0.0)
+        distances = distances_of(data.batch(torch.tensor([0])))
         said.update(dict.fromkeys(cautions(model, [atoms], distances)))
     for text in said:
         log.warning("caution, %s: %s", what, text)

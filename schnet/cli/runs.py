@@ -94,7 +94,6 @@ def _output(args, where: str) -> str:
 def train(args):
     """Train one model and judge it; continues by itself after an interruption."""
     from schnet.data.store import Store
-    from schnet.evaluation import evaluate
     from schnet.methods import fit
     from schnet.run import make_spec
 
@@ -111,20 +110,28 @@ def train(args):
     # one that a killed workflow left behind ends with its next step
     wait = ORPHAN if ENDS_WITH in os.environ else 0.0
     fit(spec, out, threads=args.threads, device=args.device, wait=wait)
+    _judge(args, out, spec, keep_checkpoint=args.keep_checkpoint)
+
+
+def _judge(args, run: str, files, **options) -> None:
+    """Evaluate a finished run and print its errors.
+
+    Args:
+        files: with the engine, data, split and neighbours to use: a RunSpec, or ``args``.
+        options: others of ``schnet.evaluation.evaluate``.
+    """
+    from schnet.evaluation import evaluate
+
     metrics = evaluate(
-        out,
+        run,
         threads=args.threads,
         device=args.device,
-        engine=spec.engine,
-        data=spec.data,
-        split=spec.split,
-        neighbours=spec.neighbours,
-        keep_checkpoint=args.keep_checkpoint,
+        engine=files.engine,
+        data=files.data,
+        split=files.split,
+        neighbours=files.neighbours,
+        **options,
     )
-    _print_errors(out, metrics)
-
-
-def _print_errors(run: str, metrics: dict) -> None:
     for part, values in metrics["parts"].items():
         errors = (f"{q} MAE {v['mae']:.4g} {v['unit']}" for q, v in values.items())
         print(f"{run} {part}: " + ", ".join(errors))
@@ -132,19 +139,8 @@ def _print_errors(run: str, metrics: dict) -> None:
 
 def evaluate(args):
     """Predict validation and test structures of finished runs again."""
-    from schnet.evaluation import evaluate
-
     for run in args.run:
-        metrics = evaluate(
-            run,
-            threads=args.threads,
-            device=args.device,
-            engine=args.engine,
-            data=args.data,
-            split=args.split,
-            neighbours=args.neighbours,
-        )
-        _print_errors(run, metrics)
+        _judge(args, run, args)
 
 
 def verify(args):

@@ -94,17 +94,16 @@ def _committee(cell: Cell) -> Committee | None:
 def draw(project: Project, figure: dict):
     """Error over spread on logarithmic axes, with the line on which they are equal."""
     chosen = options(figure, OPTIONS)
-    cells = _cells(project, figure)
-    complete = [named for named in cells if _committee(named[-1]) is not None]
+    cells = [(*named, _committee(named[-1])) for named in _cells(project, figure)]
+    complete = [named for named in cells if named[-1] is not None]
     cells = complete or cells  # no page of empty panels beside the first committee
     columns = chosen["columns"]
     picture, axes = style.panels(len(cells), columns=columns, width=3.4, height=3.2)
     frames = []
-    for ax, (name, label, cell) in zip(axes, cells, strict=False):
+    for ax, (name, label, cell, committee) in zip(axes, cells, strict=False):
         title = f"{chosen['labels'].get(cell.row, label)}, {cell.quantity}"
         ax.set_title(title, fontsize=9)
         what = {"experiment": name, "row": cell.row, "column": cell.column}
-        committee = _committee(cell)
         if committee is None:
             style.empty(ax, "not all members are there")
             frames.append(pd.DataFrame([what | {"quantity": cell.quantity}]))
