@@ -223,7 +223,7 @@ def report(predicted: Predicted, *, table: bool) -> None:
             f"{quantity}: MAE {np.abs(error).mean():.4g}, "
             f"RMSE {np.sqrt((error**2).mean()):.4g} {unit} against {len(true):,} labels"
         )
-    for text in cautions(model, predicted.images, predicted.distances):
+    for text in cautions(model, predicted.images, predicted.distances).values():
         print(f"caution: {text}")
 
 

@@ -49,6 +49,7 @@ from schnet.simulation.pimd import pimd
 from schnet.simulation.potential import NeighbourList, Potential
 from schnet.simulation.relax import in_double, largest_force, relax
 from schnet.training.loop import train
+from schnet.training_range import CLOSE
 
 RUNS = ROOT / "results" / "replication" / "small" / "runs"
 
@@ -506,8 +507,8 @@ def test_refusals(model_file, ethanol, tmp_path, caplog):
         for _ in range(2):
             calculator.get_potential_energy(molecule("CH4"))
     assert [r.message for r in caplog.records if "not periodic" in r.message] == [
-        "CH4 is not periodic, and the model has a cutoff of 4.0 Å: if it was trained on crystals, "
-        "it knows nothing of molecules"
+        "caution, CH4: not periodic, and the model has a cutoff of 4.0 Å: if it was trained on "
+        "crystals, it knows nothing of molecules"
     ]
 
 
@@ -523,7 +524,7 @@ def test_training_tells_what_the_model_has_seen(toy_run, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "schnet"):
         for _ in range(2):
             SchNetCalculator(folder / "model.pt").get_potential_energy(h2)
-    expected = f"H2: two atoms are {lo - 0.1:.2f} Å apart; in the training data no two are closer"
+    expected = f"caution, H2: atoms come as close as {lo - 0.1:.2f} Å; the model was trained on"
     assert sum(r.message.startswith(expected) for r in caplog.records) == 1
 
 
@@ -536,17 +537,17 @@ def test_atoms_that_come_closer_than_in_training_are_told_of_once(engine, tmp_pa
     atoms.set_momenta([[0, 0, 2.0], [0, 0, -2.0]])
     with caplog.at_level(logging.WARNING, "schnet"):
         SchNetCalculator(model, engine=engine).get_forces(atoms)
-        assert not caplog.records
+        assert "close" not in caplog.text
         out = tmp_path / "md"
         settings = dict(timestep=0.5, temperature=None, thermostat="none", engine=engine)
         md(atoms, model, out, steps=60, interval=1, **settings)
     d = [f.get_distance(0, 1) for f in read(out / "trajectory.extxyz", ":")]
     limit = model.provenance["distances"][0]
-    first = next(x for x in d if x < limit)
-    assert sum(x < limit for x in d) > 1
-    assert [r.message for r in caplog.records if "apart" in r.message] == [
-        f"N2: two atoms are {first:.2f} Å apart; in the training data no two are closer than "
-        f"{limit:.2f} Å"
+    first = next(x for x in d if x < limit - CLOSE)
+    assert sum(x < limit - CLOSE for x in d) > 1
+    assert [r.message for r in caplog.records if "close" in r.message] == [
+        f"caution, N2: atoms come as close as {first:.2f} Å; the model was trained on "
+        f"{limit:.2f} Å and more"
     ]
 
 

@@ -17,19 +17,7 @@ def _structure(args):
 
     atoms = read_images(args.structure, index=None)[-1]
     atoms.calc = None
-    _warn_outside(args, atoms, args.structure)
     return atoms
-
-
-def _warn_outside(args, atoms, what: str) -> None:
-    """Say where a structure lies outside of what the models were trained on."""
-    from schnet.simulation.potential import load_models
-    from schnet.training_range import warn_outside
-
-    names = [*args.model, *getattr(args, "compare", [])]
-    names = [name for name in names if name.lower() != XTB]
-    if names:
-        warn_outside(load_models(names), atoms, what)
 
 
 def _options(args) -> dict:
@@ -64,7 +52,6 @@ def relax(args):
         cell=args.cell,
         **_options(args),
     )
-    _warn_outside(args, atoms, f"{args.output}/relaxed.extxyz")
     print(
         f"{args.output}/relaxed.extxyz: {atoms.get_potential_energy():.6f} eV, "
         f"largest force {largest_force(atoms):.2g} eV/Å"

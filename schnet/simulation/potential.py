@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +18,8 @@ from schnet.errors import ConfigError, DataError, ModelError
 from schnet.models import Model, load_model
 from schnet.models.files import kind_of
 from schnet.trained import find_model
+from schnet.training_range import caution_of_close_atoms, cautions, distances_of, warn_once
 from schnet.units import factor
-
-log = logging.getLogger("schnet")
 
 SHORTEST = 0.3  # Å: atoms that are closer are refused
 PER_ATOM = ("eV/atom", "meV/atom")
@@ -168,6 +165,10 @@ class Copies:
         structures = from_atoms([atoms] * copies, cutoff=cutoff, device=device, dtype=dtype)
         self._batch = structures.batch(torch.arange(copies, device=device))
 
+    def distances(self) -> tuple[float, float]:
+        """Smallest and largest distance in Å of the pairs of the present batch."""
+        return distances_of(self._batch)
+
     def batch(self, positions: np.ndarray, cell: np.ndarray | None) -> Batch:
         """The copies at positions [B, n, 3] in Å; cell [3, 3] in Å or None."""
         finite = np.isfinite(positions)
@@ -257,8 +258,6 @@ class Potential:
             for m in self.models
         ]
         self.skin = skin
-        #: shortest distance that all models were trained on, in Å; 0: files that do not tell
-        self.trained_from = max(m.provenance.get("distances", [0.0])[0] for m in self.models)
         self.bind(atoms, copies)
 
     def bind(self, atoms: Atoms, copies: int = 1) -> None:
@@ -275,7 +274,8 @@ class Potential:
             if key not in makers:
                 makers[key] = Copies(atoms, cutoff, copies, self.skin, p.device, p.dtype)
             self.copies.append(makers[key])
-            warn_of_strangers(p.model, atoms)
+        self.atoms = atoms.copy()
+        self.caution()
 
     def evaluate(self, positions: np.ndarray) -> Evaluation:
         """Every model's energies and forces at positions [B, n, 3] in Å.
@@ -290,19 +290,23 @@ class Potential:
             assert f is not None
             energies.append(e.cpu().numpy() * eV)
             forces.append(f.cpu().numpy().astype(float).reshape(positions.shape) * eV)
-        if (self.formula, self.trained_from) not in _closer:
-            self._warn_if_closer(batches[id(self.copies[-1])])
+            close = caution_of_close_atoms(p.model, p.shortest_distance(batches[id(copies)]))
+            if close:
+                warn_once(p.model, self.formula, "close", close)
         return Evaluation(np.array(energies), np.array(forces))
 
-    def _warn_if_closer(self, batch: Batch) -> None:
-        """Warn, once, where atoms have come closer than any two in the training data."""
-        shortest = self.predictors[-1].shortest_distance(batch)
-        if shortest < self.trained_from:
-            _closer.add((self.formula, self.trained_from))
-            log.warning(
-                f"{self.formula}: two atoms are {shortest:.2f} Å apart; in the training data no "
-                f"two are closer than {self.trained_from:.2f} Å"
-            )
+    def caution(self) -> None:
+        """Log, once, in which respects the copies are unlike what the models were trained on."""
+        for p, copies in zip(self.predictors, self.copies, strict=True):
+            model = p.model
+            if model.force_unit is None:
+                text = (
+                    f"the model was trained on {model.target} alone: its forces are derivatives "
+                    "that were never compared with anything"
+                )
+                warn_once(model, self.formula, "forces", text)
+            for respect, text in cautions(model, [self.atoms], copies.distances()).items():
+                warn_once(model, self.formula, respect, text)
 
     def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean energies [B] in eV and forces [B, n, 3] in eV/Å, see ``evaluate``."""
@@ -340,45 +344,6 @@ def _strain_gradient(model: Model, batch: Batch) -> Tensor:
         )
         (gradient,) = torch.autograd.grad(model(strained).sum(), strain)
     return 0.5 * (gradient + gradient.T)
-
-
-#: formulas, and shortest distances of training data, that were warned of
-_closer: set[tuple[str, float]] = set()
-
-
-@functools.cache
-def _warn_once(message: str) -> None:
-    log.warning(message)
-
-
-def warn_of_strangers(model: Model, atoms: Atoms) -> None:
-    """Warn, once, of structures that are unlike those that a model was trained on.
-
-    It is no error to give a molecule to a model with a cutoff: models of molecules may have one,
-    and files of earlier versions do not tell what they were trained on.
-
-    Args:
-        model: the model; its provenance may tell what it has seen.
-        atoms: the structure.
-    """
-    formula = atoms.get_chemical_formula()
-    if model.force_unit is None:
-        _warn_once(
-            f"the model was trained on {model.target} alone: its forces are derivatives that were "
-            "never compared with anything"
-        )
-    crystals = model.provenance.get("periodic")
-    if atoms.pbc.any():
-        if crystals is False:
-            _warn_once(f"{formula} is periodic; the model was trained on molecules")
-    elif crystals:
-        _warn_once(f"{formula} is not periodic; the model was trained on crystals")
-    elif crystals is None and model.hyperparameters.cutoff is not None:
-        _warn_once(
-            f"{formula} is not periodic, and the model has a cutoff of "
-            f"{model.hyperparameters.cutoff} Å: if it was trained on crystals, it knows nothing of "
-            "molecules"
-        )
 
 
 class CalculatorPotential:

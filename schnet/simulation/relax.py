@@ -131,6 +131,7 @@ def relax(
                 f"{atoms.get_chemical_formula()}: not relaxed after {steps} steps, the largest "
                 f"force is {largest_force(relaxed):.2g} eV/Å; give more steps, or another optimizer"
             )
+        relaxed.calc.potential.caution()
         if folder:
             with atomic(folder / "relaxed.extxyz") as temporary:
                 write(temporary, relaxed, format="extxyz")
