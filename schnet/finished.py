@@ -16,6 +16,8 @@ class Finished:
         n_train: training structures.
         steps: gradient steps taken.
         seconds: time of the fit. memory_mb: largest resident memory.
+        core_seconds: processor time of the fit, all threads together; on a GPU, and of runs that
+            did not count it, seconds times threads.
         threads: of the fit.
         engine: what computed the model. hardware: the processor or GPU that was used.
         digest: of the data set it was fitted to.
@@ -29,6 +31,7 @@ class Finished:
     n_train: int | None
     steps: int | None
     seconds: float | None
+    core_seconds: float | None
     memory_mb: float | None
     threads: int
     engine: str | None
@@ -36,11 +39,6 @@ class Finished:
     digest: str
     sources: list[dict] = field(default_factory=list)
     notes: dict = field(default_factory=dict)
-
-    @property
-    def core_seconds(self) -> float:
-        """Seconds of the fit times its threads; on a GPU, seconds. 0 where they are not known."""
-        return (self.seconds or 0) * self.threads
 
     @classmethod
     def read(cls, run: Run) -> Finished | None:
@@ -53,6 +51,8 @@ class Finished:
         """Of the content of a run.yaml."""
         settings, result = about["run"], about["result"]
         data = about.get("data", {})
+        threads = about.get("execution", {}).get("threads", 1)
+        seconds = result.get("seconds", result.get("training_seconds"))
         method = settings.get("method", "neural")
         return cls(
             dataset=settings["dataset"],
@@ -60,9 +60,10 @@ class Finished:
             protocol=settings.get("protocol") if method == "neural" else None,
             n_train=result.get("n_train", settings.get("n_train")),
             steps=result.get("steps"),
-            seconds=result.get("seconds", result.get("training_seconds")),
+            seconds=seconds,
+            core_seconds=_core_seconds(about, seconds, threads),
             memory_mb=result.get("peak_memory_mb"),
-            threads=about.get("execution", {}).get("threads", 1),
+            threads=threads,
             engine=result.get("engine"),
             hardware=_hardware(about),
             digest=data.get("digest", ""),
@@ -71,11 +72,22 @@ class Finished:
         )
 
 
+def _device(about: dict) -> str:
+    return about.get("execution", {}).get("device", about["result"].get("device", "cpu"))
+
+
+def _core_seconds(about: dict, seconds: float | None, threads: int) -> float | None:
+    """See ``Finished``: the processor waits for a GPU, and its time says little of the cost."""
+    if _device(about) == "cpu" and "core_seconds" in about["result"]:
+        return about["result"]["core_seconds"]
+    return None if seconds is None else seconds * threads
+
+
 def _hardware(about: dict) -> str:
     """What the run used: a GPU that was there and idle is not named."""
     result, machine = about["result"], about.get("provenance", {})
     if result.get("hardware"):
         return result["hardware"]
-    device = about.get("execution", {}).get("device", result.get("device", "cpu"))
+    device = _device(about)
     name = machine.get("cpu") if device == "cpu" else machine.get("gpu")
     return name or device

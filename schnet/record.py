@@ -95,11 +95,13 @@ def write_run_file(
         folder: the run's directory.
         spec: its settings; ``run:`` has those that decide the result, ``execution:`` the others.
         inputs: what it was made from.
-        result: what it came to; ``seconds`` and ``parameters`` of every method, and its own.
+        result: what it came to; ``seconds``, ``core_seconds`` and ``parameters`` of every method,
+            and its own.
         threads, device: what computed it.
     """
     common = {
         "seconds": round(result["seconds"], 1),
+        "core_seconds": round(result["core_seconds"], 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "hardware": provenance.hardware(device),
         "parameters": result["parameters"],

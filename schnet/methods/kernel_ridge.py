@@ -10,13 +10,13 @@ forces.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from schnet.cost import Cost
 from schnet.data.structures import Structures
 from schnet.descriptors import (
     DESCRIPTORS,
@@ -151,7 +151,7 @@ def fit(run: RunSpec, out: Path, *, threads: int, device: str) -> None:
     from threadpoolctl import threadpool_limits
 
     p = Hyperparameters(**run.model)
-    begin = time.monotonic()
+    begin = Cost.now()
     inputs = open_inputs(run)
     _check(p, run, inputs)
     references = inputs.store.atomrefs.get(run.target) if run.atomrefs else None
@@ -181,7 +181,7 @@ def fit(run: RunSpec, out: Path, *, threads: int, device: str) -> None:
     }
     save_arrays(out, "kernel_ridge", run, arrays)
     result = {
-        "seconds": time.monotonic() - begin,
+        **vars(Cost.now() - begin),
         "parameters": len(best.coefficients),
         "chosen": {"gamma": best.gamma, "alpha": best.alpha},
         "best_validation_error": best.error * scale,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from schnet.cost import Cost
 from schnet.data.structures import Structures
 from schnet.errors import ConfigError, ModelError
 from schnet.files import atomic
@@ -120,13 +120,13 @@ def load_arrays(folder: Path, method: str) -> dict:
 def fit(run: RunSpec, out: Path, *, threads: int, device: str) -> None:
     """Take the mean of the training targets; see schnet.methods.fit."""
     p = Hyperparameters(**run.model)
-    begin = time.monotonic()
+    begin = Cost.now()
     inputs = open_inputs(run)
     data = inputs.load(inputs.parts["train"], [run.target])
     references = inputs.store.atomrefs.get(run.target) if run.atomrefs else None
     baseline = Baseline.of(data, run.target, p.readout, references)
     save_arrays(out, "mean", run, baseline.arrays())
-    result = {"seconds": time.monotonic() - begin, "parameters": 1}
+    result = vars(Cost.now() - begin) | {"parameters": 1}
     write_run_file(out, run, inputs, result, threads=threads, device="cpu")
     log.info("mean of %s training structures: %.6g", f"{len(data):,}", baseline.mean)
 

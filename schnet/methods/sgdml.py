@@ -14,7 +14,6 @@ the package's iterative solver takes over, which needs less memory and more time
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from schnet.cost import Cost
 from schnet.data.structures import Structures
 from schnet.errors import ConfigError, DataError, SchNetError
 from schnet.methods.mean import load_arrays, save_arrays
@@ -209,7 +209,7 @@ def fit(run: RunSpec, out: Path, *, threads: int, device: str) -> None:
     p = Hyperparameters(**run.model)
     if not run.forces:
         raise ConfigError("forces: must name the forces that sgdml is fitted to")
-    begin = time.monotonic()
+    begin = Cost.now()
     inputs = open_inputs(run)
     if not len(inputs.parts["validation"]):
         raise ConfigError(f"{run.split}: has no validation structures to choose sigma by")
@@ -220,7 +220,7 @@ def fit(run: RunSpec, out: Path, *, threads: int, device: str) -> None:
     save_arrays(out, "sgdml", run, {k: np.asarray(v) for k, v in kept.items()})
     chosen = {name: best[name] for name in ("sigma", "permutations", "solver")}
     result = {
-        "seconds": time.monotonic() - begin,
+        **vars(Cost.now() - begin),
         "parameters": int(train.forces.size),
         "chosen": chosen,
         "best_validation_error": best["error"],

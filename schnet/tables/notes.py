@@ -128,7 +128,7 @@ def _committees(cells: list[Entry]) -> list[str]:
 def _core_seconds(runs: list[Run]) -> float:
     """Of the trainings of several runs together."""
     finished = (Finished.read(run) for run in runs)
-    return sum(f.core_seconds for f in finished if f is not None)
+    return sum(f.core_seconds or 0 for f in finished if f is not None)
 
 
 def _verified(runs: list[Run]) -> list[str]:

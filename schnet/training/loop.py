@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from schnet import provenance
+from schnet.cost import Cost
 from schnet.device import choose_device
 from schnet.engine import FlatParameters, ReferenceEngine, check_threads, make_engine
 from schnet.engine.table import TableEngine
@@ -208,7 +208,7 @@ class Trainer:
             row |= {f"{kind}_{key}": errors[key] for key in shown}
             better = state.keep_if_better(kind, errors["loss"])
             improved = improved or (better and kind == state.selected)
-        row["seconds"] = round(state.seconds, 2)
+        row["seconds"] = round(state.cost.seconds, 2)
         state.history.append(row)
         return improved
 
@@ -241,14 +241,14 @@ class Trainer:
             Recorder(self.out / "history.csv", spec.steps, state.step) as recorder,
         ):
             while state.step < spec.steps and not state.finished:
-                begin = time.monotonic()
+                begin = Cost.now()
                 self.train_step()
                 if state.step % spec.validation_interval == 0 or state.step == spec.steps:
                     improved = self.validate()
                     recorder.validated(state.history, state.selected)
                     state.finished = not improved and self._patience_ran_out()
                 recorder.advance()
-                state.seconds += time.monotonic() - begin
+                state.cost += Cost.now() - begin
                 if state.step % spec.checkpoint_interval == 0 and state.step < spec.steps:
                     state.save(self.checkpoint, self.identity)
                 if caught:
@@ -285,7 +285,7 @@ class Trainer:
             "best step %s, validation loss %.5g, %.0f s",
             f"{result['best_step']:,}",
             result["best_validation_loss"],
-            state.seconds,
+            state.cost.seconds,
         )
 
 

@@ -88,7 +88,7 @@ def result_of(state: TrainingState, engine) -> dict:
     """What a training came to, for run.yaml."""
     best = state.best[state.selected]
     return {
-        "seconds": state.seconds,
+        **vars(state.cost),
         "parameters": state.flat.tensor.numel(),
         "steps": state.step,
         "best_step": best.step,

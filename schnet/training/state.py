@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from schnet.cost import Cost
 from schnet.engine import FlatParameters
 from schnet.errors import TrainingError, first_line
 from schnet.files import atomic
@@ -66,14 +67,14 @@ class TrainingState:
         average: exponential moving average of the parameters, or None.
         generator: of the order of the training structures.
         order, position: the present epoch's order of structures, and the place in it.
-        step: steps done. seconds: spent on them.
+        step: steps done. cost: of them.
         recent: losses since the last validation. first_loss: their mean at the first one.
         best: by kind of weights, ``raw`` or ``ema``.
         history: rows of history.csv.
         finished: whether training ended before its last step.
     """
 
-    PLAIN = ("step", "seconds", "position", "history", "recent", "first_loss", "finished")
+    PLAIN = ("step", "position", "history", "recent", "first_loss", "finished")
 
     def __init__(self, spec: RunSpec, flat: FlatParameters):
         self.spec, self.flat = spec, flat
@@ -82,7 +83,7 @@ class TrainingState:
         self.generator = torch.Generator().manual_seed(spec.seed)
         self.order: Tensor | None = None
         self.position = 0
-        self.step, self.seconds = 0, 0.0
+        self.step, self.cost = 0, Cost()
         self.recent: list[Tensor] = []
         self.first_loss: float | None = None
         self.best: dict[str, Best] = {}
@@ -151,6 +152,7 @@ class TrainingState:
         """Write the state to a file, complete or not at all."""
         content = {key: getattr(self, key) for key in self.PLAIN} | {
             "identity": identity,
+            "cost": vars(self.cost),
             "flat": self.flat.tensor.detach(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average,
@@ -198,6 +200,7 @@ class TrainingState:
         """Become what a checkpoint holds."""
         for key in self.PLAIN:
             setattr(self, key, content[key])
+        self.cost = Cost(**content["cost"])
         self.optimiser.load_state_dict(content["optimiser"])
         with torch.no_grad():
             self.flat.tensor.copy_(content["flat"])
