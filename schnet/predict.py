@@ -24,6 +24,7 @@ from schnet.training_range import cautions, distances_of
 from schnet.units import UNITS, factor
 
 BATCH = 64
+ANOTHER_ZERO = 10  # mean error in standard deviations that is worth a word
 SHOWN = 20  # rows of the table on the terminal
 
 
@@ -223,6 +224,11 @@ def report(predicted: Predicted, *, table: bool) -> None:
             f"{quantity}: MAE {np.abs(error).mean():.4g}, "
             f"RMSE {np.sqrt((error**2).mean()):.4g} {unit} against {len(true):,} labels"
         )
+        if len(error) > 1 and abs(error.mean()) > ANOTHER_ZERO * error.std():
+            print(
+                f"caution: all predictions of {quantity} differ from the labels by about "
+                f"{error.mean():.4g} {unit}; are these counted from the same zero?"
+            )
     for text in cautions(model, predicted.images, predicted.distances).values():
         print(f"caution: {text}")
 

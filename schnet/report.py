@@ -221,8 +221,7 @@ def render(project: Project, output: str | Path):
         output: the HTML file.
     """
     output = Path(output)
-    # first the tables with printed numbers, and Fig. 2 before Fig. 10
-    names = sorted(project.experiments, key=lambda n: "published" not in project.experiments[n])
+    names = project.experiments_in_order()
     tables = [*(make_table(project, name) for name in names), architectures_table()]
     drawn = {
         name: _figure(project, name, output.parent)

@@ -43,6 +43,7 @@ GRADIENT_STEPS = (
     "validation_limit",
     "patience",
     "ema",
+    "adam_beta2",
     "gradient_clipping",
     "output_scale",
     "tf32",
@@ -109,6 +110,7 @@ class RunSpec:
         batch_size, steps, validation_interval (steps), validation_limit (structures).
         patience: steps without improvement after which training ends, or None.
         ema: decay of the average of the weights, 0 for none.
+        adam_beta2: β₂ of Adam, the memory of its running mean of squared gradients.
         gradient_clipping: largest norm of the gradient, or None.
         atomrefs: remove the data set's single-atom values first.
         output_scale: what scales the network's output: the spread of the target (``energy``),
@@ -145,6 +147,7 @@ class RunSpec:
     validation_limit: int | None = None
     patience: int | None = None
     ema: float = 0.0
+    adam_beta2: float = 0.999
     gradient_clipping: float | None = None
     atomrefs: bool = True
     output_scale: str = "energy"

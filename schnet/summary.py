@@ -85,9 +85,7 @@ def render(project: Project, output: str | Path) -> None:
         output: the Markdown file.
     """
     output = Path(output)
-    # first the tables of the paper
-    names = sorted(project.experiments, key=lambda n: (not n.startswith("table_"), n))
-    tables = [make_table(project, name) for name in names]
+    tables = [make_table(project, name) for name in project.experiments_in_order()]
     tables = [t for t in tables if any(cell.measured is not None for cell in t.entries)]
     for table in tables:
         table.notes = [note for note in table.notes if note != project.scale["note"].strip()]

@@ -64,8 +64,8 @@ class Check:
         return self.difference <= self.tolerance
 
     def __str__(self) -> str:
-        sign = "" if self.ok else f" > {self.tolerance:g} ({self.where})"
-        return f"{self.what} {self.difference:.1e}{sign}"
+        sign = f"≤ {self.tolerance:.2g}" if self.ok else f"> {self.tolerance:.2g} ({self.where})"
+        return f"{self.what} {self.difference:.1e} {sign}"
 
 
 def _relative(new: float, old: float) -> float:

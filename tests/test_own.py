@@ -217,6 +217,14 @@ def test_predictions_say_what_the_model_has_not_seen(file, frames, tmp_path, cap
     write(tmp_path / "some.extxyz", frames[:3])
     assert main(["predict", str(model), str(tmp_path / "some.extxyz"), "--parity", "p.weird"]) == 2
     assert "must end in" in capsys.readouterr().err
+    shifted = [atoms.copy() for atoms in frames[:3]]
+    for zero, said in ((0.0, False), (5000.0, True)):
+        for atoms, frame in zip(shifted, frames, strict=False):
+            atoms.info["energy"] = frame.get_potential_energy() + zero
+        write(tmp_path / "shifted.extxyz", shifted)
+        capsys.readouterr()
+        assert main(["predict", str(model), str(tmp_path / "shifted.extxyz")]) == 0
+        assert ("counted from the same zero?" in capsys.readouterr().out) == said
     content = torch.load(model, weights_only=True)
     content["provenance"] |= {"structures": 3000, "elements": {"H": 3000, "C": 3000, "O": 7}}
     torch.save(content, model)

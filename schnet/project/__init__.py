@@ -124,6 +124,15 @@ class Project:
         known_or_nearest(path, self.runs, "run", "results")
         return self.runs[path]
 
+    def experiments_in_order(self) -> list[str]:
+        """Names of the experiments: the paper's tables, others with printed numbers, the rest."""
+
+        def place(name: str) -> tuple:
+            published = "published" in self.experiments[name]
+            return not name.startswith("table_"), not published, name
+
+        return sorted(self.experiments, key=place)
+
     def runs_of(self, experiment: str) -> list[Run]:
         """The runs that an experiment needs, each once, in the order of its cells."""
         runs = (run for cell in self.cells[experiment] for run in cell.runs)

@@ -78,7 +78,7 @@ class TrainingState:
 
     def __init__(self, spec: RunSpec, flat: FlatParameters):
         self.spec, self.flat = spec, flat
-        self.optimiser = Adam(flat.tensor)
+        self.optimiser = Adam(flat.tensor, spec.adam_beta2)
         self.average = flat.tensor.detach().clone() if spec.ema else None
         self.generator = torch.Generator().manual_seed(spec.seed)
         self.order: Tensor | None = None
