@@ -10,8 +10,8 @@ from scipy.special import sph_harm_y, spherical_jn
 from torch import nn
 
 from schnet.data.structures import from_atoms
-from schnet.models import build, dimenet, physnet
-from schnet.models.dimenet import directed_edges
+from schnet.models import build, physnet
+from schnet.models.directional import SphericalBasis, bessel_roots, directed_edges
 from schnet.models.enn_s2s import SetToSet
 
 torch_geometric = pytest.importorskip("torch_geometric", reason="yardstick: torch-geometric")
@@ -137,8 +137,7 @@ def test_triplets_of_dimenet_by_hand():
 
 
 def test_basis_of_dimenet_is_that_of_the_paper():
-    p = dimenet.Hyperparameters(n_spherical=4, n_radial=3, r_cut=5.0)
-    basis = dimenet.SphericalBasis(p)
+    basis = SphericalBasis(5.0, envelope=6, n_radial=3, n_spherical=4)
     batch = batch_of(rattled("CH3OH"))
     edges = directed_edges(batch, 5.0)
     found = basis(edges).view(-1, 4, 3)
@@ -147,7 +146,7 @@ def test_basis_of_dimenet_is_that_of_the_paper():
     u = 1 - 28 * x**6 + 48 * x**7 - 21 * x**8
     for degree in range(4):
         for n in range(3):
-            root = dimenet.bessel_roots(4, 3)[degree, n]
+            root = bessel_roots(4, 3)[degree, n]
             assert spherical_jn(degree, root) == pytest.approx(0, abs=1e-12)
             norm = math.sqrt(2) / abs(spherical_jn(degree + 1, root))
             radial = u / x * norm * spherical_jn(degree, root * x)

@@ -7,18 +7,15 @@ Equations of the papers and the variables here, for directed edges ji (a message
 atom i at distance d_ji < c) and the edges kj that end where ji begins, k ≠ i; σ is x · sigmoid(x),
 || puts side by side::
 
-    u(d)    = 1 - (p+1)(p+2)/2 d^p + p(p+2) d^(p+1) - p(p+1)/2 d^(p+2)           envelope
-    e_n     = u(d/c) sin(f_n d/c) / (d/c),  f_n = n π at first, then learned     RadialBasis
-    a_ln    = u(d/c) / (d/c) j_l(z_ln d/c) sqrt(2) / |j_(l+1)(z_ln)| Y_l^0(α)    SphericalBasis
+    e^(ji)  = radial functions of d_ji                                           RadialBasis
+    a       = spherical functions of d_kj and the angle between kj and ji        SphericalBasis
     m_ji    = σ([h_j || h_i || σ(W e^(ji) + b)] W + b)                           Embedding
     m_ji   <- residual(σ(W m_ji), sum_k m_kj ⊗ e^(kj) ⊗ a^(kj, ji))              Interaction
     t_i     = dense layers of sum_j W e^(ji) ∘ m_ji                              Output
 
-with z_ln the n-th root of the spherical Bessel function j_l, Y_l^0 a Legendre polynomial of the
-angle α between ji and kj, both at atom j, and h a vector for each element. As in the authors' code
-the radial functions that multiply m_kj are those of its own edge, the envelope of a_ln has the
-factor c/d, and factors with c are left to the weights. The bilinear layer of the triplets is that
-of DimeNet; in ++ it is a product element by element in a smaller space.
+with h a vector for each element; schnet/models/directional.py has the bases. The radial functions
+that multiply m_kj are those of its own edge, as in the authors' code. The bilinear layer of the
+triplets is that of DimeNet; in ++ it is a product element by element in a smaller space.
 
 Defaults are those of DimeNet: 6 blocks, 128 features, 8 bilinear, 6 radial and 7 spherical
 functions, c = 5 Å, p = 6. The authors' ++ has 4 blocks.
@@ -28,19 +25,16 @@ Shapes: N atoms, E edges, T triplets (pairs of edges), F features, R radial, S s
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-import numpy as np
 import torch
-from scipy.optimize import brentq
-from scipy.special import spherical_jn
 from torch import Tensor, nn
 
 from schnet.data.structures import Batch
 from schnet.models.contract import MAX_Z, BaseHyperparameters, Components, Model
+from schnet.models.directional import Edges, RadialBasis, SphericalBasis, directed_edges
 from schnet.models.layers import orthogonal_dense
 
 silu = nn.functional.silu
@@ -86,117 +80,6 @@ class Hyperparameters(BaseHyperparameters):
     def reach(self) -> float:
         """Where messages end, in Å."""
         return self.r_cut if self.cutoff is None else min(self.r_cut, self.cutoff)
-
-
-class Edges(NamedTuple):
-    """Directed edges within reach, and the triplets that they form.
-
-    Attributes:
-        source, target: [E] atoms j and i. d: [E] distances in Å.
-        kj, ji: [T] edges of a triplet. cosine: [T] of the angle between them.
-    """
-
-    source: Tensor
-    target: Tensor
-    d: Tensor
-    kj: Tensor
-    ji: Tensor
-    cosine: Tensor
-
-
-def directed_edges(batch: Batch, reach: float) -> Edges:
-    """Both directions of every pair within reach, and all triplets k -> j -> i with k ≠ i."""
-    vectors = batch.vectors()
-    near = (vectors.square().sum(1) < reach * reach).nonzero().squeeze(1)
-    vectors, i, j = vectors[near], batch.i.long()[near], batch.j.long()[near]
-    source, target = torch.cat([j, i]), torch.cat([i, j])
-    d = vectors.norm(dim=1).repeat(2)
-    unit = torch.cat([-vectors, vectors]) / d[:, None]  # from source to target
-    by_target = torch.argsort(target, stable=True)
-    ends = torch.bincount(target, minlength=len(batch.positions))
-    first, count = (ends.cumsum(0) - ends)[source], ends[source]  # the edges that end at a source
-    edges = torch.arange(len(source), device=source.device)
-    ji = edges.repeat_interleave(count)
-    before = (count.cumsum(0) - count)[ji]
-    place = torch.arange(len(ji), device=ji.device) - before
-    kj = by_target[first[ji] + place]
-    back = (ji + len(near)) % max(1, 2 * len(near))  # the same pair, the other way
-    kj, ji = kj[kj != back], ji[kj != back]
-    return Edges(source, target, d, kj, ji, -(unit[ji] * unit[kj]).sum(1))
-
-
-def envelope_over_x(x: Tensor, p: int) -> Tensor:
-    """u(x) / x for 0 < x <= 1."""
-    a, b, c = -(p + 1) * (p + 2) / 2, p * (p + 2), -p * (p + 1) / 2
-    return 1 / x + x ** (p - 1) * (a + b * x + c * x * x)
-
-
-class RadialBasis(nn.Module):
-    """e_n, [E] -> [E, R]."""
-
-    def __init__(self, p: Hyperparameters):
-        super().__init__()
-        self.reach, self.p = p.reach, p.envelope
-        self.frequencies = nn.Parameter(math.pi * torch.arange(1.0, p.n_radial + 1))
-
-    def forward(self, d: Tensor) -> Tensor:
-        """Distances in Å -> e_n."""
-        x = (d / self.reach)[:, None]
-        return envelope_over_x(x, self.p) * torch.sin(self.frequencies * x)
-
-
-def bessel_roots(degrees: int, count: int) -> np.ndarray:
-    """z_ln, [degrees, count]: those of j_l lie between those of j_(l-1)."""
-    roots = math.pi * np.arange(1, count + degrees, dtype=float)
-    found = [roots[:count]]
-    for degree in range(1, degrees):
-        between = itertools.pairwise(roots)
-        roots = np.array([brentq(lambda x, n=degree: spherical_jn(n, x), *ab) for ab in between])
-        found.append(roots[:count])
-    return np.stack(found)
-
-
-class SphericalBasis(nn.Module):
-    """a_ln, [T, S R]; in float64, where the recurrence of the Bessel functions loses nothing."""
-
-    roots: Tensor  # z_ln
-    norms: Tensor  # sqrt(2) / |j_(l+1)(z_ln)|
-
-    def __init__(self, p: Hyperparameters):
-        super().__init__()
-        self.reach, self.p, self.degrees = p.reach, p.envelope, p.n_spherical
-        roots = bessel_roots(p.n_spherical, p.n_radial)
-        next_degree = np.arange(1, p.n_spherical + 1)[:, None]
-        norms = math.sqrt(2) / np.abs(spherical_jn(next_degree, roots))
-        self.register_buffer("roots", torch.from_numpy(roots), persistent=False)
-        self.register_buffer("norms", torch.from_numpy(norms), persistent=False)
-
-    def forward(self, edges: Edges) -> Tensor:
-        """Distances of kj and angles -> a_ln."""
-        x = edges.d.double() / self.reach
-        radial = torch.stack(self._bessel(x), 1)
-        radial = radial * self.norms * envelope_over_x(x, self.p)[:, None, None]
-        angular = torch.stack(self._legendre(edges.cosine.double()), 1)
-        return (radial[edges.kj] * angular[:, :, None]).flatten(1).to(edges.d.dtype)
-
-    def _bessel(self, x: Tensor) -> list[Tensor]:
-        """j_l(z_ln x) for every l, [E, R] each: j_(l+1) = (2l + 1) / x j_l - j_(l-1)."""
-        values = []
-        for degree, roots in enumerate(self.roots):
-            y = roots * x[:, None]
-            before, value = torch.cos(y) / y, torch.sin(y) / y
-            for k in range(degree):
-                before, value = value, (2 * k + 1) / y * value - before
-            values.append(value)
-        return values
-
-    def _legendre(self, cosine: Tensor) -> list[Tensor]:
-        """Y_l^0 for every l, [T] each: (l + 1) P_(l+1) = (2l + 1) x P_l - l P_(l-1)."""
-        before, value, values = torch.zeros_like(cosine), torch.ones_like(cosine), []
-        for k in range(self.degrees):
-            values.append(math.sqrt((2 * k + 1) / (4 * math.pi)) * value)
-            before, value = value, ((2 * k + 1) * cosine * value - k * before) / (k + 1)
-        return values
 
 
 class Residual(nn.Module):
@@ -316,7 +199,9 @@ class DimeNet(Model):
     def __init__(self, hyperparameters: Hyperparameters | None = None):
         super().__init__(hyperparameters or Hyperparameters())
         p = self.hyperparameters
-        self.radial_basis, self.spherical_basis = RadialBasis(p), SphericalBasis(p)
+        radial = p.reach, p.envelope, p.n_radial
+        self.radial_basis = RadialBasis(*radial)
+        self.spherical_basis = SphericalBasis(*radial, p.n_spherical)
         self.embedding = Embedding(p)
         self.interactions = nn.ModuleList(Interaction(p) for _ in range(p.n_blocks))
         self.outputs = nn.ModuleList(Output(p) for _ in range(p.n_blocks + 1))

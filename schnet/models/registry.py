@@ -10,7 +10,8 @@ from difflib import get_close_matches
 from schnet.errors import ConfigError, known_or_nearest
 from schnet.models.contract import BaseHyperparameters, Model, hyperparameter_names
 
-NO_ARCHITECTURES = {"contract", "files", "layers", "registry", "tf_import", "validate"}
+NO_ARCHITECTURES = {"contract", "directional", "files", "layers", "registry"}
+NO_ARCHITECTURES |= {"tf_import", "validate"}
 
 
 def architectures() -> list[str]:
