@@ -17,7 +17,7 @@ from schnet.data.store import Store
 from schnet.data.structures import Structures, load
 from schnet.errors import ConfigError, DataError, ModelError
 from schnet.files import write_yaml
-from schnet.run import MODEL_FILE, RUN_FILE, RunSpec, make_spec, read_finished
+from schnet.run import MODEL_FILE, RUN_FILE, RunSpec, default_settings, make_spec, read_finished
 from schnet.schema import validate
 
 #: keys that run files of earlier versions had
@@ -124,12 +124,17 @@ def write_run_file(
 
 
 def settings_of(about: dict) -> dict:
-    """The settings in a run file, flat: one written by hand, or run.yaml of a finished run."""
+    """The settings in a run file, flat: one written by hand, or run.yaml of a finished run.
+
+    The latter holds all scientific settings. One that it lacks was added later, and had its default
+    then, whatever the protocol says of it now.
+    """
     if not isinstance(about.get("run"), dict):
         return about
     execution = about.get("execution", {})
     settings = about["run"] | {k: v for k, v in execution.items() if k not in ("device", "threads")}
-    return {k: v for k, v in settings.items() if k not in DROPPED}
+    settings = {k: v for k, v in settings.items() if k not in DROPPED}
+    return default_settings() | settings if "result" in about else settings
 
 
 def finished_run(folder: Path, **paths: str | None) -> tuple[RunSpec, dict]:

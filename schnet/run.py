@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -78,6 +78,15 @@ PROTOCOL_SETTINGS = {
 #: what a protocol sets for one data set only: the arguments stored with the released C20 models
 PROTOCOL_SETTINGS_OF_DATASET = {("tf_code", "c20"): {"learning_rate": 1e-4}}
 PROTOCOLS = tuple(PROTOCOL_SETTINGS)
+
+
+def default_settings() -> dict:
+    """The scientific settings that have a default, with it."""
+    return {
+        f.name: f.default
+        for f in fields(RunSpec)
+        if f.name not in EXECUTION and f.default is not MISSING
+    }
 
 
 def protocol_settings(protocol: str, dataset: str) -> dict:
