@@ -72,6 +72,7 @@ PROTOCOL_SETTINGS = {
         "learning_rate": 1e-3,
         "learning_rate_final": 1e-5,
         "ema": 0.999,
+        "adam_beta2": 0.99,
         "output_scale": "forces",
     },
 }
