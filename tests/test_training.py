@@ -30,6 +30,7 @@ from schnet.methods import fit
 from schnet.models import load_model, save_model
 from schnet.record import settings_of
 from schnet.run import make_spec
+from schnet.training.adam import Adam
 from schnet.training.loop import Trainer, train
 from schnet.training.objective import loss_function
 from schnet.training.schedule import learning_rate
@@ -675,3 +676,16 @@ def test_a_setting_that_a_record_lacks_has_its_default(toy_run):
     assert record.pop("ema") > 0
     assert make_spec(settings_of({"run": record, "result": {}})).ema == 0.0
     assert make_spec(settings_of({"run": record})).ema == run.ema  # written by hand
+
+
+@pytest.mark.parametrize("beta2", [0.999, 0.9])
+def test_adam_is_that_of_pytorch(beta2):
+    ours, theirs = (torch.linspace(-1, 1, 7).requires_grad_() for _ in range(2))
+    optimiser = Adam(ours, beta2)
+    expected = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, beta2), fused=True)
+    for k in range(5):
+        for parameters in (ours, theirs):
+            parameters.grad = torch.arange(7.0) ** k - 3
+        optimiser.step(0.1)
+        expected.step()
+    assert torch.equal(ours, theirs)
