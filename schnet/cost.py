@@ -13,8 +13,8 @@ class Cost:
 
     Attributes:
         seconds: on the clock.
-        core_seconds: of the processor, all threads together. A pause, or another process on the
-            same core, lengthens the former only.
+        core_seconds: of the processor, all threads together. A pause lengthens the former only; a
+            neighbour on the same core, or on the same machine under a hypervisor, both.
 
     Example:
         >>> begin = Cost.now()
