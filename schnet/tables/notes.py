@@ -6,7 +6,7 @@ from schnet.data import census
 from schnet.data.fetch import is_unverified
 from schnet.finished import Finished
 from schnet.project import Project
-from schnet.run import Run
+from schnet.run import Run, RunSpec
 from schnet.tables.cells import Entry
 from schnet.tables.claims import verdicts
 from schnet.verify import is_current
@@ -35,6 +35,7 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     notes += _data(project, finished, cells)
     used = {f.protocol for f in finished}
     notes += [text for protocol, text in PROTOCOLS.items() if protocol in used]
+    notes += _optimiser(runs)
     notes += _repeats(cells)
     notes += _committees(cells)
     notes += _verified(runs)
@@ -52,6 +53,14 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     if project.made_up:
         notes.append("Demo numbers: never to be compared with the printed ones.")
     return list(dict.fromkeys(notes))
+
+
+def _optimiser(runs: list[Run]) -> list[str]:
+    """Where Adam's β₂ is another than the usual one."""
+    neural = [run for run in runs if run.settings.method == "neural" and run.metrics_file.exists()]
+    values = {run.settings.adam_beta2 for run in neural}
+    usual = RunSpec.adam_beta2
+    return [f"Adam's β₂ is {v:g}, not {usual:g}." for v in sorted(values) if v != usual]
 
 
 def _trained(finished: list[Finished]) -> str:
