@@ -597,8 +597,8 @@ def test_a_calculator_can_be_copied_and_pickled(model_file, ethanol):
 
 def test_models_of_molecules_are_no_models_of_crystals(caplog):
     for periodic, atoms, message in (
-        (False, crystal(), "Cl4Na4 is periodic; the model was trained on molecules"),
-        (True, molecule("C2H2"), "C2H2 is not periodic; the model was trained on crystals"),
+        (False, crystal(), "caution, Cl4Na4: periodic; the model was trained on molecules"),
+        (True, molecule("C2H2"), "caution, C2H2: not periodic; the model was trained on crystals"),
         (False, molecule("C2H4"), None),
     ):
         model = crystal_model()
@@ -606,7 +606,8 @@ def test_models_of_molecules_are_no_models_of_crystals(caplog):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "schnet"):
             SchNetCalculator(model).get_potential_energy(atoms)
-        assert [r.message for r in caplog.records] == ([message] if message else [])
+        said = [r.message for r in caplog.records if "periodic" in r.message]
+        assert said == ([message] if message else [])
 
 
 def load_model_that_knows(symbols):

@@ -345,7 +345,7 @@ def test_an_edited_run_does_not_verify(finished, file, kept, capsys):
         history.to_csv(path, index=False)
     else:
         content = torch.load(path, weights_only=True)
-        content["state"]["scale"] *= 1.1
+        content["state"]["scale"] *= 2
         torch.save(content, path)
     assert not verify(finished)
     assert "does not come out" in capsys.readouterr().out and is_current(finished) is False

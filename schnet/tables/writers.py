@@ -182,9 +182,10 @@ LATEX = {
     "Ω": r"$\Omega$",
 }
 SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
-#: a power as in Å^2 or Å², an index as in ε_HOMO, a minus before a number, or any character
+SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+#: a power as in Å^2 or Å², an index as in ε_HOMO or β₂, a minus before a number, or any character
 _TOKEN = re.compile(
-    r"\^(?P<power>-?\d+)|(?P<raised>[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)"
+    r"\^(?P<power>-?\d+)|(?P<raised>[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)|(?P<lowered>[₀₁₂₃₄₅₆₇₈₉]+)"
     r"|(?<![\w./])(?P<base>[^\W\d_])_(?P<index>[A-Za-z0-9]+)(?!\w|[./]\w)"
     r"|(?<![\w.\-])(?P<minus>-)(?=\d)|(?P<character>.)",
     re.DOTALL,
@@ -194,6 +195,8 @@ _TOKEN = re.compile(
 def _latex_token(match: re.Match) -> str:
     if match["index"]:
         return rf"{LATEX.get(match['base'], match['base'])}$_{{\mathrm{{{match['index']}}}}}$"
+    if match["lowered"]:
+        return f"$_{{{match['lowered'].translate(SUBSCRIPTS)}}}$"
     if match["minus"]:
         return "$-$"
     power = match["power"] or (match["raised"] or "").translate(SUPERSCRIPTS)

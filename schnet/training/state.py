@@ -200,7 +200,7 @@ class TrainingState:
         """Become what a checkpoint holds."""
         for key in self.PLAIN:
             setattr(self, key, content[key])
-        self.cost = Cost(**content["cost"])
+        self.cost = Cost(**{name: float(spent) for name, spent in content["cost"].items()})
         self.optimiser.load_state_dict(content["optimiser"])
         with torch.no_grad():
             self.flat.tensor.copy_(content["flat"])
