@@ -290,9 +290,12 @@ class Potential:
             assert f is not None
             energies.append(e.cpu().numpy() * eV)
             forces.append(f.cpu().numpy().astype(float).reshape(positions.shape) * eV)
-            close = caution_of_close_atoms(p.model, p.shortest_distance(batches[id(copies)]))
+        # the same atoms for all models: one look at their distances is enough
+        shortest = self.predictors[-1].shortest_distance(batches[id(self.copies[-1])])
+        for model in self.models:
+            close = caution_of_close_atoms(model, shortest)
             if close:
-                warn_once(p.model, self.formula, "close", close)
+                warn_once(model, self.formula, "close", close)
         return Evaluation(np.array(energies), np.array(forces))
 
     def caution(self) -> None:
