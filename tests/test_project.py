@@ -134,6 +134,15 @@ def test_found_from_a_folder_below(workflow, monkeypatch):
 
 
 # ---- identity ------------------------------------------------------------------------------------
+def cell_of(project, experiment, row, column):
+    (cell,) = [c for c in project.cells[experiment] if (c.row, c.column) == (row, column)]
+    return cell
+
+
+def _trained_on_both(run, n_train):
+    return run.method == "neural" and run.forces == "forces" and run.n_train == n_train
+
+
 def test_runs_are_those_of_the_paper():
     project = load_project({"scale": "paper"})
     runs = {name: project.runs_of(name) for name in project.experiments}
@@ -141,7 +150,13 @@ def test_runs_are_those_of_the_paper():
     other = [s for s in qm9 if s.architecture == "enn_s2s"]
     qm9 = [s for s in qm9 if s.architecture == "schnet"]
     assert len([s for s in qm9 if s.model.get("readout") != "dipole"]) == len(other) == 36
-    assert len(runs["table_3"]) == 48 and all(r in runs["table_3"] for r in runs["table_4"])
+    seeds = [
+        {r.settings.seed for r in runs["table_3"] if _trained_on_both(r.settings, n)}
+        for n in (1000, 50000)
+    ]
+    assert seeds == [{0, 1, 2, 3}, {0}]
+    assert len(runs["table_3"]) == 48 + 3 * 8
+    assert all(r in runs["table_3"] for r in runs["table_4"])
     assert len([r for r in runs["table_4"] if r.settings.method == "sgdml"]) == 8
     crystals = [r.settings for r in runs["table_2"]]
     kernels = [s for s in crystals if s.method == "kernel_ridge"]
@@ -232,15 +247,24 @@ def test_members_of_a_committee_share_the_split_and_differ_in_seed(scale, count)
     assert all(cells["toluene", key].runs == members for key in ("single_energy", "single_forces"))
 
 
-def test_a_scale_without_committees_leaves_their_cells_empty(workflow):
+def test_fewer_repeats_are_fewer_seeds_but_no_smaller_committee():
+    project = load_project({"scale": "small", "repeats": 1})
+    (run,) = cell_of(project, "table_4", "toluene", "both_1000").runs
+    assert run in cell_of(project, "committee_md17", "toluene", "single_forces").runs
+    assert len(cell_of(project, "committee_md17", "toluene", "committee_forces").runs) == 3
+
+
+def test_a_scale_without_committees_has_single_models(workflow):
     path = workflow / "workflow/scales/demo.yaml"
     scale = read_yaml(path)
     del scale["committee"]
     write_yaml(path, scale)
     project = load_project({"scale": "demo"}, workflow)
-    assert not project.runs_of("committee_md17")
-    missing = {cell.missing for cell in project.cells["committee_md17"]}
-    assert missing == {"committees are not part of the scale demo"}
+    committee = cell_of(project, "committee_md17", "toluene", "committee_forces")
+    assert not committee.runs
+    assert committee.missing == "committees are not part of the scale demo"
+    single = cell_of(project, "table_4", "toluene", "both_1000")
+    assert [run.settings.seed for run in single.runs] == [0] and not single.missing
     write_yaml(path, scale | {"committee": 1})
     with pytest.raises(ConfigError, match=r"demo.yaml: committee: 1 is less than"):
         load_project({"scale": "demo"}, workflow)

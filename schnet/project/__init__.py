@@ -262,7 +262,7 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
     cell.committee = column.get("committee", "")
     cell.missing = _why_missing(project, dataset, nominal, size)
     scale = project.config["scale"]
-    if cell.committee and "committee" not in project.scale:
+    if cell.committee == "mean" and "committee" not in project.scale:
         cell.missing = f"committees are not part of the scale {scale}"
     if row["key"] not in column.get("only", {}).get(scale, [row["key"]]):
         cell.missing = cell.missing or f"left out at the scale {scale}"
@@ -272,6 +272,8 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
     check_batch(spec, where)
     if cell.committee:
         cell.runs = _members(project, spec)
+        if cell.committee == "members":
+            cell.runs = cell.runs[: project.config["repeats"]]
     else:
         wanted = min(experiment.get("repeats", 1), _repeats(project))
         cell.runs = [_run(project, spec, repeat) for repeat in range(wanted)]
@@ -292,9 +294,10 @@ def _repeats(project: Project) -> int:
 def _members(project: Project, spec: RunSpec) -> list[Run]:
     """The runs of a committee: first repeats of several seeds, which share the first split.
 
-    So what tests one of them was seen by none of them; repeats have splits of their own.
+    So what tests one of them was seen by none of them; repeats have splits of their own. A scale
+    without committees has one.
     """
-    seeds = range(spec.seed, spec.seed + project.scale["committee"])
+    seeds = range(spec.seed, spec.seed + project.scale.get("committee", 1))
     return [_run(project, replace(spec, seed=seed), 0) for seed in seeds]
 
 
