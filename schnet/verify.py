@@ -2,8 +2,9 @@
 
 A training is replayed to its first row of history.csv, any other fit is done again, both in a
 temporary folder; test structures are predicted anew; and metrics.json is computed again from
-predictions.h5 or, where that was not kept, compared with the new predictions. What was found is
-kept beside the run, in verified.json.
+predictions.h5 or, where that was not kept, compared with the new predictions. Where the model was
+not kept either, only the beginning of its training is replayed. What was found is kept beside the
+run, in verified.json.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from schnet.evaluation import errors, judged_forces, predict
 from schnet.files import file_digest, read_json, write_json
 from schnet.methods import Predictor
 from schnet.record import Inputs, finished_run, open_inputs_of
-from schnet.run import METRICS_FILE, RUN_FILE, RunSpec, read_metrics
+from schnet.run import METRICS_FILE, MODEL_FILE, RUN_FILE, RunSpec, read_metrics
 from schnet.training.loop import Trainer
 
 log = logging.getLogger("schnet")
@@ -216,6 +217,22 @@ def compare_metrics(file: Path, metrics: dict, spec: RunSpec, inputs: Inputs) ->
 
 
 # ---- the whole run -------------------------------------------------------------------------------
+def _with_model(
+    folder: Path, spec: RunSpec, inputs: Inputs, predictor: Predictor, limit: int
+) -> list[Check]:
+    """What is found about the errors of a run whose model is there."""
+    metrics = read_metrics(folder)
+    file = folder / "predictions.h5"
+    if not file.exists():
+        named = compare_extremes(metrics, inputs, predictor, spec.target)
+        return [named, *compare_sample(metrics, inputs, predictor, spec.target, limit)]
+    forces = judged_forces(spec, inputs.store, predictor)
+    return [
+        compare_predictions(file, inputs, predictor, spec.target, forces, limit),
+        compare_metrics(file, metrics, spec, inputs),
+    ]
+
+
 def verify(
     folder,
     *,
@@ -232,7 +249,8 @@ def verify(
     Writes verified.json into the run's directory, changes nothing else there, and prints a line.
 
     Args:
-        folder: the directory of a finished and evaluated run.
+        folder: the directory of a finished and evaluated run; of a training the model may be
+            missing.
         threads, device: what computes.
         steps: a training whose first row of history.csv lies further is not replayed.
         structures: of the test part, predicted at most.
@@ -243,32 +261,33 @@ def verify(
         Whether the numbers come out.
 
     Raises:
-        DataError: data or split are not those that the run was made from.
+        DataError: data or split are not those that the run was made from, or nothing of the run
+            is left that could be compared.
     """
     folder = Path(folder)
     spec, about = finished_run(folder, data=data, split=split, neighbours=neighbours)
     inputs = open_inputs_of(folder, spec, about)
     if not (folder / METRICS_FILE).exists():
         raise DataError(f"{folder}: has no metrics.json; evaluate the run first")
-    metrics = read_metrics(folder)
-    predictor = methods.load(folder, spec.method, threads=threads, device=device)
-    fitted: Check | None
-    if methods.method(spec.method).HISTORY:
-        fitted = replay_training(folder, spec, steps=steps, threads=threads, device=device)
-    else:
+    has_history = methods.method(spec.method).HISTORY
+    predictor = None
+    if (folder / MODEL_FILE).exists() or not has_history:
+        predictor = methods.load(folder, spec.method, threads=threads, device=device)
+    checks, not_done = [], []
+    if has_history:
+        replayed = replay_training(folder, spec, steps=steps, threads=threads, device=device)
+        checks += [replayed] if replayed else []
+        if replayed is None:
+            not_done.append(f"history not replayed: its first row is beyond step {steps:,}")
+    elif predictor is not None:
         some = next(iter(_test_parts(inputs).values()), inputs.parts["validation"])[:structures]
-        fitted = refit(spec, inputs, some, predictor, threads=threads, device=device)
-    checks = [fitted] if fitted else []
-    predictions = folder / "predictions.h5"
-    if predictions.exists():
-        forces = judged_forces(spec, inputs.store, predictor)
-        checks += [
-            compare_predictions(predictions, inputs, predictor, spec.target, forces, structures),
-            compare_metrics(predictions, metrics, spec, inputs),
-        ]
+        checks.append(refit(spec, inputs, some, predictor, threads=threads, device=device))
+    if predictor is None:
+        not_done.append("errors not computed again: the model was not kept")
     else:
-        checks.append(compare_extremes(metrics, inputs, predictor, spec.target))
-        checks += compare_sample(metrics, inputs, predictor, spec.target, structures)
+        checks += _with_model(folder, spec, inputs, predictor, structures)
+    if not checks:
+        raise DataError(f"{'; '.join(not_done)}; nothing is left to compare")
     ok = all(check.ok for check in checks)
     found = {
         "ok": ok,
@@ -278,9 +297,8 @@ def verify(
         "files": {name: file_digest(folder / name) for name in ABOUT},
     }
     write_json(folder / FILE, found)
-    not_done = "" if fitted else f"; history not replayed: its first row is beyond step {steps:,}"
     result = "comes out" if ok else "does not come out"
-    print(f"{folder}: {result}: {', '.join(map(str, checks))}{not_done}")
+    print(f"{folder}: {result}: {'; '.join([', '.join(map(str, checks)), *not_done])}")
     return ok
 
 

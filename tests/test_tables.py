@@ -595,6 +595,9 @@ def test_notes_count_verified_runs(workflow, tmp_path):
     write_json(runs[0].folder / "verified.json", found | {"code": {"models": "other"}})
     assert note() == [f"None of 2 runs has been {here}."]
     write_json(runs[0].folder / "verified.json", found)
+    alone = "; of 1 of them, whose models were not kept, the first steps alone"
+    assert note() == [f"1 of 2 runs were {here}{alone}."]
+    runs[0].model_file.touch()
     assert note() == [f"1 of 2 runs were {here}."]
     write_json(runs[1].folder / "verified.json", found | {"ok": False})
     assert note() == [f"1 of 2 runs were {here}; 1 did not come out with the same numbers."]

@@ -326,6 +326,14 @@ def test_a_run_verifies(finished, capsys):
     assert verify(finished) and "named structures" in capsys.readouterr().out
     assert verify(finished, structures=6) and "error of 6 structures" in capsys.readouterr().out
     assert verify(finished, steps=3) and "beyond step 3" in capsys.readouterr().out
+    # where the model was not kept either, only the first steps
+    (finished / "model.pt").unlink()
+    done = verify_by_command(finished)
+    assert done.returncode == 0 and "comes out: history" in done.stdout
+    assert done.stdout.endswith("; errors not computed again: the model was not kept\n")
+    assert list(read_json(finished / "verified.json")["differences"]) == ["history"]
+    done = verify_by_command(finished, "--steps", "3")
+    assert done.returncode == 1 and "nothing is left to compare" in done.stdout
     # what was verified is not what is there
     (finished / "metrics.json").write_text((finished / "metrics.json").read_text() + " ")
     assert is_current(finished) is None

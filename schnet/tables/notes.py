@@ -143,12 +143,16 @@ def _core_seconds(runs: list[Run]) -> float:
 def _verified(runs: list[Run]) -> list[str]:
     if not runs:
         return []
-    results = [is_current(run.folder) for run in runs]
-    good, bad = results.count(True), results.count(False)
-    if good:
-        text = f"{good} of {len(runs)} runs were verified with the code at hand (schnet verify)"
-    else:
-        text = f"None of {len(runs)} runs has been verified with the code at hand (schnet verify)"
+    found = {run.path: is_current(run.folder) for run in runs}
+    good = [run for run in runs if found[run.path]]
+    here = "verified with the code at hand (schnet verify)"
+    text = f"{len(good)} of {len(runs)} runs were {here}"
+    if not good:
+        text = f"None of {len(runs)} runs has been {here}"
+    no_model = sum(not run.model_file.exists() for run in good)
+    if no_model:
+        text += f"; of {no_model} of them, whose models were not kept, the first steps alone"
+    bad = list(found.values()).count(False)
     if bad:
         text += f"; {bad} did not come out with the same numbers"
     return [f"{text}."]
