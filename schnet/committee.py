@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from schnet.errors import DataError
 from schnet.run import Run
+
+SAME = 1e-5  # relative difference of two means of the same errors, one perhaps of float32
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,17 @@ def read_committee(runs: Sequence[Run], part: str, quantity: str) -> Committee:
         quantity: their target, or else its forces.
 
     Raises:
-        DataError: predictions are missing, or of other structures than the first member's: some
-            would have been training data of one member and test data of another.
+        DataError: predictions are missing, do not give the error in metrics.json, or are of other
+            structures than the first member's: some would have been training data of one member
+            and test data of another.
     """
     if len(runs) < 2:
         raise DataError("a committee takes two models or more; name several runs")
-    metrics = runs[0].metrics()
-    if metrics is None:
-        raise DataError(f"{runs[0].metrics_file}: is not there; evaluate the run")
-    index, _ = _read(runs[0], part, quantity)
+    index: np.ndarray | None = None
     error, squares = np.zeros(0), np.zeros(0)
     for count, run in enumerate(runs, start=1):
         there, own = _read(run, part, quantity)
+        index = there if index is None else index
         if not np.array_equal(there, index):
             raise DataError(
                 f"{run.predictions_file}: other structures in part {part!r} than in "
@@ -62,6 +64,8 @@ def read_committee(runs: Sequence[Run], part: str, quantity: str) -> Committee:
         change = own - error
         error = error + change / count
         squares = squares + change * (own - error)
+    metrics = runs[0].metrics()
+    assert metrics is not None  # it was read beside the predictions
     unit = metrics["parts"][part][quantity]["unit"]
     return Committee(error, np.sqrt(squares / (len(runs) - 1)), len(runs), unit)
 
@@ -73,9 +77,17 @@ def _read(run: Run, part: str, quantity: str) -> tuple[np.ndarray, np.ndarray]:
         with h5py.File(run.predictions_file, "r") as h5:
             group = h5[part]
             true, predicted = group[f"{prefix}true"][:], group[f"{prefix}predicted"][:]
-            return group["index"][:], np.subtract(predicted, true, dtype=np.float64).ravel()
-    except (OSError, KeyError) as error:
+            index, error = group["index"][:], np.subtract(predicted, true, dtype=np.float64)
+    except (OSError, KeyError, ValueError) as problem:
         raise DataError(
             f"{run.predictions_file}: no predictions of {quantity} for part {part!r}; "
             "delete it to evaluate the run again"
-        ) from error
+        ) from problem
+    told = (run.metrics() or {}).get("parts", {}).get(part, {}).get(quantity, {}).get("mae")
+    found = float(np.abs(error).mean())
+    if told is None or not math.isclose(found, told, rel_tol=SAME):
+        raise DataError(
+            f"{run.predictions_file}: its mean error of {quantity} is {found:.6g}, that in "
+            f"{run.metrics_file} {told}; delete both to evaluate the run again"
+        )
+    return index, error.ravel()

@@ -129,6 +129,7 @@ def sine(numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray) -> np.nda
 MOLECULES = {"coulomb": coulomb}
 CRYSTALS = {"extended_coulomb": extended_coulomb, "ewald": ewald, "sine": sine}
 DESCRIPTORS = MOLECULES | CRYSTALS
+FROM_DSCRIBE = ("coulomb", "ewald")
 
 
 def _sorted(matrix: np.ndarray) -> np.ndarray:

@@ -124,7 +124,10 @@ def export(model, output, *, dtype: torch.dtype = torch.float64) -> Path:
     except ImportError as error:
         raise ModelError(f"{output}: {error}; pip install onnx onnxscript") from error
     except Exception as error:  # the compiler raises anything
-        raise ModelError(f"{file}: cannot be exported ({first_line(error)})") from error
+        raise ModelError(
+            f"{file}: {network.name} cannot be exported for any number of atoms: PyTorch does not "
+            f"trace it ({first_line(error)})"
+        ) from error
     return output
 
 

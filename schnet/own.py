@@ -17,6 +17,7 @@ from schnet.data.store import Store
 from schnet.errors import ConfigError, DataError, SchNetError, known_or_nearest
 from schnet.evaluation import evaluate
 from schnet.files import atomic, read_yaml, scratch, write_yaml
+from schnet.models.registry import model_class
 from schnet.plan import seconds_per_step
 from schnet.run import Run, RunSpec, make_spec
 
@@ -392,6 +393,6 @@ def _tell(
     print(f"settings, to be changed and trained again: {again}")
     labels = "" if unit is None else f" --unit {unit}"
     print(f"  schnet predict {model} STRUCTURES -o predicted.extxyz{labels}")
-    if spec.forces:
+    if spec.forces and model_class(spec.architecture).invariant:
         print(f"  schnet md STRUCTURE {model} -o FOLDER --steps 2000    also: relax, modes, pimd")
         print(f'  from schnet import SchNetCalculator; atoms.calc = SchNetCalculator("{model}")')

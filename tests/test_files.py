@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, schnet
 
-from schnet.files import write_text
+from schnet.files import write_text, write_yaml
 from schnet.run import make_spec
 from schnet.training.loop import train
 
@@ -85,6 +85,15 @@ def test_evaluation_on_a_full_disk(toy_run, tmp_path):
     assert done.returncode == 2 and "predictions.h5: no space left" in done.stderr
     assert names(run) == before
     assert schnet("evaluate", run, "--device", "cpu").returncode == 0
+
+
+def test_training_and_model_on_a_full_disk(toy_run, tmp_path, full_disk):
+    """Checkpoint and model do not fit: one line says so, and no half of a file is left."""
+    write_yaml(tmp_path / "run.yaml", toy_run | {"steps": 10, "model": {"n_features": 64}})
+    done = schnet("train", tmp_path / "run.yaml", "-o", full_disk / "run", "--device", "cpu")
+    assert done.returncode == 2 and "checkpoint.pt: no space left on the disk" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [f for f in full_disk.rglob("*") if f.suffix in (".pt", ".tmp")]
 
 
 def started(*args, watch):

@@ -24,6 +24,7 @@ from schnet.methods import (
 )
 from schnet.methods import load as load_predictor
 from schnet.methods.kernel_ridge import memory_mb
+from schnet.models import load_model
 from schnet.run import make_spec
 from schnet.verify import verify
 
@@ -396,6 +397,11 @@ def test_kernel_takes_neither_forces_nor_everything(kernel_run, tmp_path, monkey
     monkeypatch.setattr("schnet.methods.kernel_ridge.LARGEST", 79)
     with pytest.raises(ConfigError, match="80 training structures .* 79 at most"):
         fit(make_spec(kernel_run), tmp_path / "run")
+    monkeypatch.undo()
+    # seven matrices of 80 x 80 numbers
+    monkeypatch.setattr("resource.getrlimit", lambda _: (300_000, 300_000))
+    with pytest.raises(ConfigError, match=r"take 0\.000358 GB; here a process may have 0\.0003 GB"):
+        fit(make_spec(kernel_run), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -407,6 +413,8 @@ def test_fitted_models_are_plain_arrays(kernel_run, tmp_path):
     assert json.loads(content["run"])["target"] == "energy"
     with pytest.raises(ModelError, match="not a model of the method mean"):
         load_predictor(tmp_path, "mean")
+    with pytest.raises(ModelError, match="is a model of the method kernel_ridge; here networks"):
+        load_model(file)
     file.write_bytes(b"damaged")
     with pytest.raises(ModelError, match="not a model file"):
         load_predictor(tmp_path, "kernel_ridge")
@@ -525,6 +533,30 @@ def test_sgdml_learns_forces_and_knows_symmetries(tmp_path):
         predictor.predict(other, True)
 
 
+@pytest.mark.parametrize(
+    ("method", "values", "message"),
+    [
+        ("sgdml", {"sigma": [20, 10]}, "ascending"),
+        ("sgdml", {"sigma": [10.7, 20]}, "ascending whole numbers"),
+        ("sgdml", {"sigma": "abc"}, "ascending whole numbers"),
+        ("sgdml", {"sigma": [[10, 20]]}, "ascending whole numbers"),
+        ("sgdml", {"sigma": True}, "ascending whole numbers"),
+        ("sgdml", {"search_frames": 1}, "search_frames: 1"),
+        ("sgdml", {"search_frames": 2.5}, "search_frames: 2.5 is not a whole number"),
+        ("sgdml", {"memory_gb": -1}, "memory_gb: -1"),
+        ("sgdml", {"memory_gb": True}, "memory_gb: True is not a number"),
+        ("sgdml", {"symmetric": "no"}, "symmetric: 'no' is not true or false"),
+        ("sgdml", {"regularisation": "1e-10"}, r"'1e-10' is not a number; in YAML 1\.0e-10"),
+        ("kernel_ridge", {"kernel": ["laplacian"]}, "kernel: .* is not a text"),
+        ("kernel_ridge", {"gamma": True}, "gamma: True is no list of positive numbers"),
+        ("kernel_ridge", {"alpha": ["1e-9"]}, "no list of positive numbers"),
+    ],
+)
+def test_hyperparameters_of_methods_are_checked(method, values, message):
+    with pytest.raises(ConfigError, match=message):
+        check_method(method, values)
+
+
 def test_sgdml_refuses_what_it_cannot_take(tmp_path, monkeypatch):
     pytest.importorskip("sgdml", reason="sgdml is not installed")
     (tmp_path / "mixed").mkdir()
@@ -534,12 +566,10 @@ def test_sgdml_refuses_what_it_cannot_take(tmp_path, monkeypatch):
     _, run = water_frames(tmp_path)
     with pytest.raises(ConfigError, match="must name the forces"):
         fit(make_spec(run | {"forces": None}), tmp_path / "run")
-    with pytest.raises(ConfigError, match="ascending"):
-        check_method("sgdml", {"sigma": [20, 10]})
-    with pytest.raises(ConfigError, match="search_frames: 1"):
-        check_method("sgdml", {"search_frames": 1})
-    with pytest.raises(ConfigError, match="memory_gb: -1"):
-        check_method("sgdml", {"memory_gb": -1})
+    with pytest.raises(
+        ConfigError, match=r"cannot fit 40 frames of 3 atoms within memory_gb = 1e-12"
+    ):
+        fit(make_spec(run | {"model": {"memory_gb": 1e-12}}), tmp_path / "run")
     monkeypatch.setitem(sys.modules, "sgdml.train", None)
     with pytest.raises(SchNetError, match="pip install sgdml"):
         fit(make_spec(run), tmp_path / "run")

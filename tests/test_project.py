@@ -1,5 +1,6 @@
 """From configuration files to runs: what a run is, what decides where it lives, what is refused."""
 
+import importlib.util
 import shutil
 
 import pytest
@@ -252,6 +253,30 @@ def test_fewer_repeats_are_fewer_seeds_but_no_smaller_committee():
     (run,) = cell_of(project, "table_4", "toluene", "both_1000").runs
     assert run in cell_of(project, "committee_md17", "toluene", "single_forces").runs
     assert len(cell_of(project, "committee_md17", "toluene", "committee_forces").runs) == 3
+
+
+def test_a_package_that_is_missing_leaves_its_cells_empty(monkeypatch):
+    """They say so; networks, and what was fitted where the package was, stay."""
+    find = importlib.util.find_spec
+    absent = ("sgdml", "dscribe")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n in absent else find(n))
+    project = load_project({"scale": "small"})
+    cell = cell_of(project, "table_4", "ethanol", "gdml")
+    assert cell.missing == "the package sgdml is not installed" and not cell.runs
+    assert cell_of(project, "table_2", "ewald", "n3000").missing.startswith("the package dscribe")
+    assert cell_of(project, "table_2", "sine", "n3000").runs
+    assert cell_of(project, "table_4", "ethanol", "both_1000").runs
+    there = {"scale": "small", "results_dir": str(ROOT / "results" / "replication")}
+    assert cell_of(load_project(there), "table_4", "ethanol", "gdml").runs
+
+
+def test_committees_want_seeds(workflow):
+    columns = [{"key": "c", "label": "c", "quantity": "energy", "committee": "mean"}]
+    run = {"dataset": "md17_ethanol", "target": "energy", "forces": "forces", "method": "sgdml"}
+    row = {"key": "a", "label": "a", "unit": "kcal/mol"}
+    write_experiment(workflow, "own", [row], columns=columns, run=run | {"n_train": 1000})
+    with pytest.raises(ConfigError, match="committee: its members .* sgdml does not depend"):
+        load_project({"scale": "demo"}, workflow)
 
 
 def test_a_scale_without_committees_has_single_models(workflow):

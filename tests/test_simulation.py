@@ -27,8 +27,8 @@ from scipy.stats import norm
 
 from schnet.cli import main
 from schnet.data.neighbours import neighbour_pairs
-from schnet.errors import ConfigError, DataError, SchNetError
-from schnet.models import load_model
+from schnet.errors import ConfigError, DataError, ModelError, SchNetError
+from schnet.models import build, load_model, save_model
 from schnet.run import make_spec
 from schnet.simulation import observables as ob
 from schnet.simulation.calculator import SchNetCalculator
@@ -474,6 +474,13 @@ def test_driver_says_that_nobody_listens(model_file, ethanol):
 
 
 # ---- what is refused -----------------------------------------------------------------------------
+def test_a_model_that_heeds_where_a_structure_lies_is_no_potential(tmp_path, ethanol):
+    model = build("fully_connected", {})
+    save_model(tmp_path / "model.pt", model, target="energy", unit="eV")
+    with pytest.raises(ModelError, match="fully_connected: moving or turning .* is no potential"):
+        SchNetCalculator(tmp_path / "model.pt")
+
+
 def test_refusals(model_file, ethanol, tmp_path, caplog):
     with pytest.raises(DataError, match="element S: the model has never seen it"):
         relax(molecule("CH3SH"), load_model_that_knows("CHO"))

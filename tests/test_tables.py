@@ -256,7 +256,9 @@ def test_a_committee_waits_for_all_its_members(workflow, tmp_path):
     assert (cell["measured"], cell["missing"]) == ("", "2 of 3 runs there")
 
 
-@pytest.mark.parametrize("damage", ["other structures", "no forces", "no file"])
+@pytest.mark.parametrize(
+    "damage", ["other structures", "no forces", "other values", "too few", "no file"]
+)
 def test_predictions_that_make_no_committee_are_refused(workflow, tmp_path, damage):
     project = open_project(workflow, tmp_path)
     members = runs_of(project, "committee_md17", "toluene", "committee_forces")
@@ -269,6 +271,14 @@ def test_predictions_that_make_no_committee_are_refused(workflow, tmp_path, dama
     elif damage == "no forces":
         with h5py.File(members[2].predictions_file, "a") as h5:
             del h5["test/forces_predicted"]
+    elif damage == "other values":
+        with h5py.File(members[2].predictions_file, "a") as h5:
+            h5["test/predicted"][0] += 1e4
+        message = "its mean error of energy is 5001, that in .*metrics.json 1.0; delete both"
+    elif damage == "too few":
+        with h5py.File(members[2].predictions_file, "a") as h5:
+            del h5["test/forces_predicted"]
+            h5["test/forces_predicted"] = np.ones((2, 3))
     else:
         members[2].predictions_file.unlink()
     with pytest.raises(DataError, match=message) as error:

@@ -2,12 +2,13 @@
 
 A method NAME is ``schnet/methods/NAME.py`` with
 
-- ``HISTORY``: whether it writes history.csv;
+- ``HISTORY``: whether it is trained in steps from a seed and writes history.csv;
 - ``FORCES``: whether it can be fitted to forces;
 - ``Hyperparameters``: a dataclass, what ``model:`` of a run can say, with defaults;
 - ``fit(run, out, *, threads, device)``: write model.pt and run.yaml into a directory;
 - ``load(folder, *, threads, device, engine, weights)``: a ``Predictor`` for a fitted model;
-- ``memory_mb(run)``, where a fit needs more memory than the scale's ``mem_mb``: how much more.
+- ``memory_mb(run)``, where a fit needs more memory than the scale's ``mem_mb``: how much more;
+- ``packages(run)``, where a fit needs packages that may not be there: their names.
 
 What comes after it (evaluation, tables, figures) knows nothing else.
 """
@@ -15,13 +16,13 @@ What comes after it (evaluation, tables, figures) knows nothing else.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 import pkgutil
-from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Protocol, get_type_hints
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ import torch
 from schnet.data.structures import Structures
 from schnet.errors import ConfigError
 from schnet.lock import locked
+from schnet.models.contract import check_type
 from schnet.record import is_finished
 from schnet.run import METRICS_FILE, PREDICTIONS_FILE, RunSpec
 
@@ -100,12 +102,13 @@ def check_method(name: str, values: dict, forces: str | None = None):
             that cannot be used, or forces for a method that takes none.
     """
     cls = hyperparameters_of_method(name)
-    known = [field.name for field in fields(cls)]
-    for key in values:
-        if key not in known:
-            near = get_close_matches(str(key), known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    types = get_type_hints(cls)
+    for key, value in values.items():
+        if key not in types:
+            near = get_close_matches(str(key), types, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(types)}"
             raise ConfigError(f"model: {name} has no hyper-parameter {key!r}; {hint}")
+        check_type(key, value, types[key])
     if forces and not method(name).FORCES:
         raise ConfigError(f"forces: {forces!r} is given, but {name} is fitted to energies only")
     return cls(**values)
@@ -156,6 +159,13 @@ def memory_mb(run: RunSpec) -> int:
     """Memory in MB that a fit needs beyond what the scale says of all runs."""
     needed = getattr(method(run.method), "memory_mb", None)
     return needed(run) if needed else 0
+
+
+def missing_packages(run: RunSpec) -> list[str]:
+    """Packages that a fit needs and that are not installed."""
+    needed = getattr(method(run.method), "packages", None)
+    names = needed(run) if needed else ()
+    return [name for name in names if importlib.util.find_spec(name) is None]
 
 
 def load(

@@ -10,6 +10,8 @@ forces.
 from __future__ import annotations
 
 import logging
+import os
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from schnet.cost import Cost
 from schnet.data.structures import Structures
 from schnet.descriptors import (
     DESCRIPTORS,
+    FROM_DSCRIBE,
+    NUMBER,
     Matrices,
     check_periodic,
     distances,
@@ -31,7 +35,7 @@ from schnet.methods.mean import READOUTS, Baseline, load_arrays, save_arrays
 from schnet.record import Inputs, open_inputs, write_run_file
 from schnet.run import RunSpec
 
-__all__ = ["FORCES", "HISTORY", "Hyperparameters", "fit", "load", "memory_mb"]
+__all__ = ["FORCES", "HISTORY", "Hyperparameters", "fit", "load", "memory_mb", "packages"]
 
 log = logging.getLogger("schnet")
 HISTORY = False
@@ -45,13 +49,11 @@ SAMPLE = 1000  # training structures for the median distance
 
 def _numbers(name: str, values) -> tuple[float, ...]:
     """A grid of positive numbers, given as one number or several."""
-    try:
-        grid = tuple(float(v) for v in np.atleast_1d(values))
-    except (TypeError, ValueError):
-        grid = ()
-    if not grid or not all(np.isfinite(v) and v > 0 for v in grid):
+    grid = values if isinstance(values, list | tuple) else (values,)
+    numbers = all(type(v) in (int, float) for v in grid)
+    if not grid or not numbers or not all(np.isfinite(v) and v > 0 for v in grid):
         raise ConfigError(f"{name}: {values!r} is no list of positive numbers")
-    return grid
+    return tuple(float(v) for v in grid)
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,13 @@ def _check(p: Hyperparameters, run: RunSpec, inputs: Inputs) -> None:
             f"{run.split}: {len(train):,} training structures make a kernel matrix of "
             f"{8e-9 * len(train) ** 2:.0f} GB; kernel_ridge takes {LARGEST:,} at most"
         )
+    needed = MATRICES * NUMBER * len(train) ** 2
+    there = _memory_here()
+    if needed > there:
+        raise ConfigError(
+            f"{run.split}: the kernel matrices of {len(train):,} training structures take "
+            f"{1e-9 * needed:.3g} GB; here a process may have {1e-9 * there:.3g} GB"
+        )
     if not len(validation):
         raise ConfigError(f"{run.split}: has no validation structures to choose gamma and alpha by")
     sizes = np.diff(inputs.store.offsets)[np.concatenate([train, validation])]
@@ -137,6 +146,19 @@ def _check(p: Hyperparameters, run: RunSpec, inputs: Inputs) -> None:
             f"choose by take {1e-9 * needed:.3g} GB, more than {1e-9 * limit:.3g} GB, those of "
             f"{ATOMS} atoms each; take fewer large ones"
         )
+
+
+def _memory_here() -> float:
+    """Bytes that a process can have: the machine's memory, or less where a limit is set."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return machine if limit == resource.RLIM_INFINITY else min(limit, machine)
+
+
+def packages(run: RunSpec) -> tuple[str, ...]:
+    """What a fit needs beside scikit-learn."""
+    descriptor = Hyperparameters(**run.model).descriptor
+    return ("dscribe",) if descriptor in FROM_DSCRIBE else ()
 
 
 def memory_mb(run: RunSpec) -> int:

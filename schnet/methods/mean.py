@@ -17,8 +17,7 @@ import torch
 from schnet.cost import Cost
 from schnet.data.structures import Structures
 from schnet.errors import ConfigError, ModelError
-from schnet.files import atomic
-from schnet.models.files import read_tensors
+from schnet.models.files import read_tensors, write_tensors
 from schnet.record import check_origin, open_inputs, write_run_file
 from schnet.run import MODEL_FILE, RunSpec, read_finished
 from schnet.training.objective import statistics
@@ -93,8 +92,7 @@ def save_arrays(folder: Path, method: str, run: RunSpec, arrays: dict) -> None:
     values = {k: torch.as_tensor(v) if isinstance(v, np.ndarray) else v for k, v in arrays.items()}
     settings = json.dumps(run.scientific(), sort_keys=True)
     content = {"format": FORMAT, "method": method, "run": settings, "arrays": values}
-    with atomic(Path(folder) / MODEL_FILE) as temporary, open(temporary, "wb") as f:
-        torch.save(content, f)  # to an open file: given a path, torch would store its name
+    write_tensors(Path(folder) / MODEL_FILE, content)
 
 
 def load_arrays(folder: Path, method: str) -> dict:

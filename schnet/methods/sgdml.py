@@ -23,12 +23,12 @@ import torch
 
 from schnet.cost import Cost
 from schnet.data.structures import Structures
-from schnet.errors import ConfigError, DataError, SchNetError
+from schnet.errors import ConfigError, DataError, SchNetError, first_line
 from schnet.methods.mean import load_arrays, save_arrays
 from schnet.record import Inputs, open_inputs, write_run_file
 from schnet.run import RunSpec
 
-__all__ = ["FORCES", "HISTORY", "Hyperparameters", "fit", "load", "memory_mb"]
+__all__ = ["FORCES", "HISTORY", "Hyperparameters", "fit", "load", "memory_mb", "packages"]
 
 log = logging.getLogger("schnet")
 HISTORY = False
@@ -57,18 +57,17 @@ class Hyperparameters:
     memory_gb: float = 8.0
 
     def __post_init__(self):
-        grid = tuple(int(s) for s in np.atleast_1d(self.sigma))
-        if not grid or min(grid) < 1 or list(grid) != sorted(set(grid)):
+        grid = self.sigma if isinstance(self.sigma, list | tuple) else (self.sigma,)
+        whole = all(type(sigma) is int for sigma in grid)
+        if not grid or not whole or min(grid) < 1 or list(grid) != sorted(set(grid)):
             raise ConfigError(f"sigma: {self.sigma!r} are no ascending whole numbers from 1")
-        object.__setattr__(self, "sigma", grid)
-        if not isinstance(self.search_frames, int) or self.search_frames < 2:
+        object.__setattr__(self, "sigma", tuple(grid))
+        if self.search_frames < 2:
             raise ConfigError(f"search_frames: {self.search_frames!r} is no whole number from 2")
         for name in ("regularisation", "memory_gb"):
             value = getattr(self, name)
-            if not 0 < value < float("inf"):
+            if not value > 0:
                 raise ConfigError(f"{name}: {value!r} is not a positive number")
-        if not isinstance(self.symmetric, bool):
-            raise ConfigError(f"symmetric: {self.symmetric!r} is not true or false")
 
 
 def _package():
@@ -180,10 +179,20 @@ def _search(p: Hyperparameters, train: _Frames, validation: _Frames, threads: in
     if p.symmetric:
         permutations = find_perms(train.positions, train.numbers, max_processes=threads)
     trainer = trainer_class(max_memory=p.memory_gb, max_processes=threads)
+
+    def train_model(frames: _Frames, sigma: int) -> dict:
+        try:
+            return trainer.train(_task(p, frames, sigma, permutations))
+        except (ValueError, MemoryError) as error:
+            raise ConfigError(
+                f"sgdml cannot fit {len(frames.energies):,} frames of {len(frames.numbers)} atoms "
+                f"within memory_gb = {p.memory_gb:g} ({first_line(error)})"
+            ) from error
+
     some = _first(train, p.search_frames)
     best: dict[str, Any] | None = None
     for sigma in p.sigma:
-        model = trainer.train(_task(p, some, sigma, permutations))
+        model = train_model(some, sigma)
         error = _force_error(model, validation, threads)
         log.info("sigma %d: validation error of the forces %.4g", sigma, error)
         if best is not None and not error < best["error"]:
@@ -191,12 +200,17 @@ def _search(p: Hyperparameters, train: _Frames, validation: _Frames, threads: in
         best = {"model": model, "error": error, "sigma": sigma}
     assert best is not None
     if len(some.energies) < len(train.energies):
-        best["model"] = trainer.train(_task(p, train, best["sigma"], permutations))
+        best["model"] = train_model(train, best["sigma"])
         best["error"] = _force_error(best["model"], validation, threads)
         frames = f"{len(train.energies):,} frames"
         log.info("sigma %d, %s: validation error %.4g", best["sigma"], frames, best["error"])
     solver = str(best["model"]["solver_name"])
     return best | {"solver": solver, "permutations": len(permutations)}
+
+
+def packages(run: RunSpec) -> tuple[str, ...]:
+    """What a fit needs."""
+    return ("sgdml",)
 
 
 def memory_mb(run: RunSpec) -> int:
@@ -215,6 +229,8 @@ def fit(run: RunSpec, out: Path, *, threads: int, device: str) -> None:
         raise ConfigError(f"{run.split}: has no validation structures to choose sigma by")
     train = _frames(inputs, inputs.parts["train"], run)
     validation = _frames(inputs, inputs.parts["validation"][:VALIDATION], run)
+    if len(train.numbers) < 2:
+        raise DataError(f"{run.data}: sgdml learns from distances, which single atoms do not have")
     best = _search(p, train, validation, threads)
     kept = {name: best["model"][name] for name in KEPT}
     save_arrays(out, "sgdml", run, {k: np.asarray(v) for k, v in kept.items()})

@@ -47,7 +47,7 @@ class BaseHyperparameters:
     def __post_init__(self):
         for name, annotation in typing.get_type_hints(type(self)).items():
             if typing.get_origin(annotation) is not ClassVar:
-                _check_type(name, getattr(self, name), annotation)
+                check_type(name, getattr(self, name), annotation)
         self.require(
             self.readout in READOUTS,
             f"readout: {self.readout!r} is none of {', '.join(READOUTS)}",
@@ -66,8 +66,8 @@ class BaseHyperparameters:
             self.require(value is None or value > 0, f"{name}: {value!r} is not positive")
 
 
-def _check_type(name: str, value, annotation) -> None:
-    """Raise ConfigError unless a value is of the type that its field declares."""
+def check_type(name: str, value, annotation) -> None:
+    """Raise ConfigError unless a value is of the plain type that its field declares."""
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
     allowed = typing.get_args(annotation) if union else (annotation,)
     if not set(allowed) <= {int, float, bool, str, types.NoneType}:
@@ -81,9 +81,19 @@ def _check_type(name: str, value, annotation) -> None:
     if not fits:
         words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
         wanted = " or ".join(words.get(kind, "null") for kind in allowed)
-        raise ConfigError(f"model: {name}: {value!r} is not {wanted}")
+        hint = _as_number(value) if float in allowed else ""
+        raise ConfigError(f"model: {name}: {value!r} is not {wanted}{hint}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"model: {name}: {value!r} is not a finite number")
+
+
+def _as_number(value) -> str:
+    """How a text that Python would take for a number is written in YAML: 1.0e-10, not 1e-10."""
+    try:
+        digits, _, exponent = f"{float(value):e}".partition("e")
+    except (TypeError, ValueError):
+        return ""
+    return f"; in YAML {float(digits)}e{int(exponent):+d}"
 
 
 @dataclass(frozen=True, kw_only=True)

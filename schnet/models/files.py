@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import zipfile
 from pathlib import Path
@@ -79,9 +80,20 @@ def save_model(
         kind=sys.intern(kind or kind_of(target, force_unit)),
         provenance=provenance or {},
     )
-    # opened here: given a path, torch would store its name
-    with atomic(path) as temporary, open(temporary, "wb") as f:
-        torch.save(content, f)
+    write_tensors(path, content)
+
+
+def write_tensors(path, content: dict) -> None:
+    """Write what `read_tensors` reads, whole or not at all; the same content as the same bytes.
+
+    Raises:
+        SchNetError: the disk is full, or the directory cannot be written.
+    """
+    # in memory first: torch hides the reason when it cannot write, and stores the name of a path
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with atomic(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def read_tensors(path, device="cpu") -> dict:
@@ -117,6 +129,11 @@ def read_model_file(path) -> dict:
             f"{path}: refused, not a model file of plain tensors ({error}); "
             "never load it with pickle"
         ) from error
+    if isinstance(content.get("method"), str):
+        raise ModelError(
+            f"{path}: is a model of the method {content['method']}; here networks are taken, and "
+            "`schnet evaluate` judges those of all methods"
+        )
     if content.get("format") != FORMAT:
         raise ModelError(
             f"{path}: not a SchNet model file; use the model.pt of a run or `schnet import-tf`"

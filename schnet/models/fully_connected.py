@@ -38,7 +38,10 @@ class Hyperparameters(BaseHyperparameters):
     def __post_init__(self):
         super().__post_init__()
         self.require_positive("n_embedding", "n_hidden")
-        self.require(self.cutoff is None, "cutoff: fully_connected knows no neighbours")
+        self.require(
+            self.cutoff is None,
+            "cutoff: fully_connected knows no neighbours; it takes molecules, without a cutoff",
+        )
 
 
 class FullyConnected(Model):

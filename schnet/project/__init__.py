@@ -13,11 +13,13 @@ from pathlib import Path
 from schnet.data.fetch import check_mirror, missing_in_mirror
 from schnet.errors import ConfigError
 from schnet.figures import check_figure
+from schnet.methods import missing_packages
 from schnet.models import architectures
 from schnet.project.checks import (
     check_batch,
     check_cell,
     check_claims,
+    check_committee,
     check_derived,
     check_names,
     check_only,
@@ -271,12 +273,18 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
     spec = replace(spec, n_train=size)
     check_batch(spec, where)
     if cell.committee:
+        check_committee(spec, where)
+    if cell.committee:
         cell.runs = _members(project, spec)
         if cell.committee == "members":
             cell.runs = cell.runs[: project.config["repeats"]]
     else:
         wanted = min(experiment.get("repeats", 1), _repeats(project))
         cell.runs = [_run(project, spec, repeat) for repeat in range(wanted)]
+    absent = missing_packages(spec)
+    if absent and not all(run.metrics_file.exists() for run in cell.runs):
+        cell.missing = f"the package {', '.join(absent)} is not installed"
+        cell.runs = []
     return cell
 
 

@@ -8,7 +8,7 @@ from functools import cache
 
 from schnet.data.store import Property
 from schnet.errors import ConfigError
-from schnet.methods import check_method, hyperparameters_of_method
+from schnet.methods import check_method, hyperparameters_of_method, method
 from schnet.models import check_hyperparameters, hyperparameters_of
 from schnet.run import RunSpec
 from schnet.units import UNITS, factor
@@ -123,6 +123,15 @@ def check_batch(spec: RunSpec, where: str):
         raise ConfigError(
             f"{where}: {spec.n_train} structures to train are fewer than one batch "
             f"(batch_size: {spec.batch_size})"
+        )
+
+
+def check_committee(spec: RunSpec, where: str):
+    """Raise ConfigError for a committee of a method that gives the same model for every seed."""
+    if not method(spec.method).HISTORY:
+        raise ConfigError(
+            f"{where}: committee: its members would differ in seed alone, on which {spec.method} "
+            "does not depend"
         )
 
 

@@ -64,7 +64,7 @@ def load_models(models) -> list[Model]:
     """Models from a path, a name (`find_model`), a Model, or a sequence of these: a committee.
 
     Raises:
-        ModelError: a file cannot be used.
+        ModelError: a file cannot be used, or its energy depends on where a structure lies.
         ConfigError: there is no model.
     """
     if isinstance(models, str | Path | Model):
@@ -72,6 +72,12 @@ def load_models(models) -> list[Model]:
     models = [m if isinstance(m, Model) else load_model(find_model(m)) for m in models]
     if not models:
         raise ConfigError("no model given; name at least one model file")
+    for model in models:
+        if not model.invariant:
+            raise ModelError(
+                f"{model.name}: moving or turning a structure changes its energy, so it is no "
+                "potential; `schnet predict` takes structures as they lie"
+            )
     return models
 
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from schnet.cost import Cost
 from schnet.engine import FlatParameters
 from schnet.errors import TrainingError, first_line
-from schnet.files import atomic
-from schnet.models.files import read_tensors
+from schnet.models.files import read_tensors, write_tensors
 from schnet.run import RunSpec
 from schnet.training.adam import Adam
 from schnet.training.schedule import learning_rate
@@ -161,8 +160,7 @@ class TrainingState:
             "order": self.order,
             "best": {kind: vars(best) for kind, best in self.best.items()},
         }
-        with atomic(path) as temporary, open(temporary, "wb") as f:
-            torch.save(content, f)
+        write_tensors(path, content)
 
     def restore(self, path: Path, identity: dict) -> bool:
         """Continue from a checkpoint, if there is one.
