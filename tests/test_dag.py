@@ -113,6 +113,26 @@ def test_time_stamps_are_no_reason_to_compute_again(done_before):
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("older", ["splits", "neighbours"])
+def test_copied_data_leave_nothing_out(done_before, older):
+    """Without Snakemake's memory, with digests newer than what was made of the data."""
+    shutil.rmtree(done_before / ".snakemake")
+    shutil.rmtree(done_before / "results/demo/runs")
+    (done_before / "results/demo/tables/table_2.md").unlink()
+    files = {
+        "splits": done_before / "results/demo/splits",
+        "neighbours": done_before / "data/demo/neighbours",
+    }
+    for name, folder in files.items():
+        for file in folder.rglob("*.*"):
+            os.utime(file, None if name != older else (1e9, 1e9))
+    done = crystals(done_before, more=["-n"])
+    said = done.stdout + done.stderr
+    made = {"splits": "split", "neighbours": "neighbours"}[older]
+    for rule in (made, "train", "table"):
+        assert re.search(rf"^{rule} +[1-9]", said, re.MULTILINE), said
+
+
 def test_the_same_data_made_again_train_nothing_again(done_before):
     before = snapshot(done_before / "results", "model.pt")
     (done_before / "data" / "demo" / "materials_project.h5").unlink()

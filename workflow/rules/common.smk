@@ -95,16 +95,18 @@ def run_files(names, file):
 def run_inputs(wildcards):
     """Data, split and neighbour lists of a run.
 
-    The digest alone is a reason to compute again: the same data made a second time are the same.
+    The digest is a reason to compute again, the data are not: made a second time they are the same.
+    Splits and neighbour lists are no `ancient` files: Snakemake (9.27) looks for no other reason,
+    not even for missing outputs, where all that a job waits for is made again and ancient.
     """
     s = settings(wildcards.run)
     files = {
         "data": ancient(s.data),
         "digest": f"{DATA}/{s.dataset}.digest",
-        "split": ancient(s.split),
+        "split": s.split,
     }
     if s.neighbours:
-        files["neighbours"] = ancient(s.neighbours)
+        files["neighbours"] = s.neighbours
     return files
 
 
