@@ -270,7 +270,7 @@ def _with_steps(spec: RunSpec, wishes: Wishes, threads: int, device: str) -> Run
         with tempfile.TemporaryDirectory() as folder:
             step = seconds_per_step(spec, folder, threads, device)
         steps = _round(STEPS_SHARE * wishes.seconds / step)
-        log.info("%.1f ms a step: %s steps in %.0f s", 1e3 * step, f"{steps:,}", wishes.seconds)
+        log.info("%.1f ms a step: %s steps in %.0f s", 1e3 * step, f"{steps:,}", steps * step)
     return _with_horizon(spec, steps)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from schnet.errors import known_or_nearest
 from schnet.figures import style
 from schnet.figures.results import experiments_of, options
-from schnet.finished import Finished
+from schnet.finished import CORE_SECONDS, Finished
 from schnet.units import factor
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def points(project: Project, figure: dict) -> pd.DataFrame:
                 if about is None or metrics is None:
                     continue
                 finished = Finished.of(about)
-                values = metrics["parts"][cell.part][cell.quantity]
+                values = cell.errors(metrics)[cell.part][cell.quantity]
                 unit = cell.unit or values["unit"]
                 out.append(
                     {
@@ -60,9 +60,14 @@ def points(project: Project, figure: dict) -> pd.DataFrame:
 
 
 def note(project: Project, figure: dict) -> str:
-    """On which hardware the trainings ran."""
-    kinds = sorted(set(points(project, figure)["hardware"]))
-    return f"Trained on: {', '.join(kinds)}." if kinds else ""
+    """On which hardware the trainings ran, and how their time was taken."""
+    there = points(project, figure)
+    if there.empty:
+        return ""
+    kinds = []
+    for hardware, group in there.groupby("hardware"):
+        kinds.append(f"{hardware} ({', '.join(dict.fromkeys(group['label']))})")
+    return f"Trained on: {'; '.join(kinds)}. {CORE_SECONDS}"
 
 
 def draw(project: Project, figure: dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from schnet.data import census
 from schnet.data.fetch import is_unverified
-from schnet.finished import Finished
+from schnet.finished import CORE_SECONDS, Finished
 from schnet.project import Project
 from schnet.run import Run, RunSpec
 from schnet.tables.cells import Entry
@@ -130,7 +130,7 @@ def _committees(cells: list[Entry]) -> list[str]:
         f"Committee: the mean of the predictions of {members} models that differ in seed alone and "
         "share the split; one value, no standard error.",
         f"Core-seconds of training a whole committee: {', '.join(costs)}; it predicts at "
-        f"{members} times the cost of one model.",
+        f"{members} times the cost of one model. {CORE_SECONDS}",
     ]
 
 
