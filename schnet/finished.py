@@ -8,8 +8,8 @@ from schnet.run import Run
 
 #: what stands under numbers of ``Finished.core_seconds``
 CORE_SECONDS = (
-    "Core-seconds: processor time; of runs that did not count it, seconds times threads, which other "
-    "work on the machine lengthens."
+    "Core-seconds: processor time; of runs that did not count it, seconds times threads, which "
+    "other work on the machine lengthens."
 )
 
 

@@ -90,5 +90,7 @@ def draw(project: Project, figure: dict):
         for axis in (ax.xaxis, ax.yaxis):
             style.log_axis(axis)
         ax.tick_params(labelsize=7, which="both")
-    axes[0].legend(fontsize=7)
+    # below the panels, where it hides no point
+    handles = axes[0].get_legend_handles_labels()
+    picture.legend(*handles, loc="outside lower center", ncols=7, fontsize=7)
     return picture, data.to_csv(index=False)
