@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from schnet.device import choose_device
-from schnet.errors import ConfigError
+from schnet.errors import ConfigError, known_or_nearest
 from schnet.files import read_yaml
 from schnet.finished import Finished
 from schnet.project import Project
@@ -342,7 +343,23 @@ class Cost:
         return text
 
 
-def show(project: Project, *, measure: bool = False, threads: int = 1, device: str = "cpu"):
+def _only(project: Project, names: Sequence[str]) -> Project:
+    """The part of a project that some experiments need, without simulations."""
+    for name in names:
+        known_or_nearest(name, project.experiments, "experiment", "schnet plan")
+    runs = {run.path: run for name in names for run in project.runs_of(name)}
+    experiments = {name: project.experiments[name] for name in names}
+    return replace(project, experiments=experiments, runs=runs, simulations={})
+
+
+def show(
+    project: Project,
+    experiments: Sequence[str] = (),
+    *,
+    measure: bool = False,
+    threads: int = 1,
+    device: str = "cpu",
+):
     """Print runs, steps, hours and disk per table.
 
     All hours come from one place: finished runs of one hardware, or, with ``measure``, short
@@ -350,13 +367,16 @@ def show(project: Project, *, measure: bool = False, threads: int = 1, device: s
 
     Args:
         project: the resolved configuration.
+        experiments: names of those that are planned; none: all, and simulations.
         measure: whether to time every kind of run on this machine, whatever has been run.
         threads, device: of these timings, or of the finished runs that count.
 
     Raises:
-        ConfigError: no GPU where one is asked for.
+        ConfigError: no GPU where one is asked for, or no such experiment.
     """
     device = choose_device(device)
+    if experiments:
+        project = _only(project, experiments)
     results = Path(project.config["results_dir"])
     if measure:
         prices = measured(project, threads, device)
@@ -373,7 +393,8 @@ def show(project: Project, *, measure: bool = False, threads: int = 1, device: s
             cost.add(run, seconds, _disk(project, run))
         costs.append(cost)
     _print(project, costs, prices, device)
-    _print_simulations(project)
+    if project.simulations:
+        _print_simulations(project)
     print(f"seconds per step (per fit where there are no steps), {prices.origin}:")
     for kind in sorted({kind_of(run.settings.to_dict()) for run in project.runs.values()}, key=str):
         seconds = prices.seconds.get(kind)

@@ -940,6 +940,17 @@ def test_plan_counts_runs_and_says_what_is_not_known(workflow, tmp_path, capsys)
     assert re.search(r"qm9 .*T=6 F= 64 dipole one property unknown", out)  # a kind of its own
 
 
+def test_plan_of_some_experiments(workflow, tmp_path, capsys):
+    project = open_project(workflow, tmp_path)
+    plan.show(project, ["table_2", "rho_md17"])
+    shown = capsys.readouterr().out
+    assert re.search(r"^table_2 +4 ", shown, re.M) and re.search(r"^rho_md17 +6 ", shown, re.M)
+    assert re.search(r"^all +10 ", shown, re.M) and "table_1" not in shown
+    assert "qm9" not in shown and "evaluations" not in shown
+    with pytest.raises(ConfigError, match="schnet plan: .*'table_22'; did you mean 'table_2'"):
+        plan.show(project, ["table_22"])
+
+
 def test_plan_does_not_mix_hardware(workflow, tmp_path, capsys):
     """This machine's runs count alone; without them those of one other machine, and it is said."""
     project = open_project(workflow, tmp_path, "paper")

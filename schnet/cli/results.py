@@ -63,7 +63,8 @@ def plan(args):
     """Runs, steps, time and disk per table, before anything is started."""
     from schnet.plan import show
 
-    show(configured_project(args), measure=args.measure, threads=args.threads, device=args.device)
+    how = {"measure": args.measure, "threads": args.threads, "device": args.device}
+    show(configured_project(args), args.experiment, **how)
 
 
 def add_verbs(verbs):
@@ -123,6 +124,7 @@ def add_verbs(verbs):
     )
 
     p = add_verb(verbs, "plan", plan)
+    p.add_argument("experiment", nargs="*", help="experiments to plan (default: all)")
     add_configuration(p)
     p.add_argument(
         "--measure",
