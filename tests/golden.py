@@ -18,7 +18,7 @@ RUNS = TESTS.parent / "results" / "replication" / "small" / "runs"
 #: structure -> the runs whose models are asked, one for each kind of training
 MODELS = {
     "ethanol": "md17_ethanol/energy+forces/schnet-T3-*/n1000/rep0",
-    "aspirin": "qm9/U0/schnet-T6-*/n10000/rep0",
+    "aspirin": "qm9/U0/schnet-T6-F64-short-*/n10000/rep0",
     "toluene": "md17_toluene/energy+forces/schnet-T3-*-600k-*/n1000/rep0",
     "C20": "c20/energy+forces/schnet-T3-*-100k-*/n20000/rep0",
     "NaCl": "materials_project/formation_energy_per_atom/schnet-T6-*/n3000/rep0",

@@ -442,7 +442,8 @@ def test_upstream_data_to_report(cluster, checkout, mirror, tmp_path_factory):
         os.environ | {"PATH": PATH},
     )
     assert done.returncode == 0, done.stderr
-    assert models(other) == models(checkout) and len(models(other)) == 8
+    # one for each kind of run but sgdml's, three seeds of ethanol among them
+    assert models(other) == models(checkout) and len(models(other)) == 10
 
 
 def test_main_process_killed_and_started_again(cluster, prepared):
