@@ -47,31 +47,24 @@ def read_committee(runs: Sequence[Run], part: str, quantity: str) -> Committee:
     """
     if len(runs) < 2:
         raise DataError("a committee takes two models or more; name several runs")
-    index: np.ndarray | None = None
-    error, squares = np.zeros(0), np.zeros(0)
-    for count, run in enumerate(runs, start=1):
-        there, own = _read(run, part, quantity)
-        index = there if index is None else index
+    index, error, unit = _read(runs[0], part, quantity)
+    squares = np.zeros_like(error)
+    for count, run in enumerate(runs[1:], start=2):
+        there, own, _ = _read(run, part, quantity)
         if not np.array_equal(there, index):
             raise DataError(
                 f"{run.predictions_file}: other structures in part {part!r} than in "
                 f"{runs[0].predictions_file}; members of a committee share a split"
             )
-        if count == 1:
-            error, squares = own, np.zeros_like(own)
-            continue
         # Welford's update: member by member, since one alone may fill much memory
         change = own - error
         error = error + change / count
         squares = squares + change * (own - error)
-    metrics = runs[0].metrics()
-    assert metrics is not None  # it was read beside the predictions
-    unit = metrics["parts"][part][quantity]["unit"]
     return Committee(error, np.sqrt(squares / (len(runs) - 1)), len(runs), unit)
 
 
-def _read(run: Run, part: str, quantity: str) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the structures of a part, and errors of one run in float64, flat."""
+def _read(run: Run, part: str, quantity: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Indices of the structures of a part, errors of one run in float64, flat, and their unit."""
     prefix = "" if quantity == run.settings.target else "forces_"
     try:
         with h5py.File(run.predictions_file, "r") as h5:
@@ -83,11 +76,12 @@ def _read(run: Run, part: str, quantity: str) -> tuple[np.ndarray, np.ndarray]:
             f"{run.predictions_file}: no predictions of {quantity} for part {part!r}; "
             "delete it to evaluate the run again"
         ) from problem
-    told = (run.metrics() or {}).get("parts", {}).get(part, {}).get(quantity, {}).get("mae")
+    metrics = (run.metrics() or {}).get("parts", {}).get(part, {}).get(quantity, {})
+    told = metrics.get("mae")
     found = float(np.abs(error).mean())
     if told is None or not math.isclose(found, told, rel_tol=SAME):
         raise DataError(
             f"{run.predictions_file}: its mean error of {quantity} is {found:.6g}, that in "
             f"{run.metrics_file} {told}; delete both to evaluate the run again"
         )
-    return index, error.ravel()
+    return index, error.ravel(), metrics["unit"]

@@ -129,12 +129,11 @@ def _check(p: Hyperparameters, run: RunSpec, inputs: Inputs) -> None:
             f"{run.split}: {len(train):,} training structures make a kernel matrix of "
             f"{8e-9 * len(train) ** 2:.0f} GB; kernel_ridge takes {LARGEST:,} at most"
         )
-    needed = MATRICES * NUMBER * len(train) ** 2
-    there = _memory_here()
-    if needed > there:
+    kernels, there = _kernel_bytes(len(train)), _memory_here()
+    if kernels > there:
         raise ConfigError(
             f"{run.split}: the kernel matrices of {len(train):,} training structures take "
-            f"{1e-9 * needed:.3g} GB; here a process may have {1e-9 * there:.3g} GB"
+            f"{1e-9 * kernels:.3g} GB; here a process may have {1e-9 * there:.3g} GB"
         )
     if not len(validation):
         raise ConfigError(f"{run.split}: has no validation structures to choose gamma and alpha by")
@@ -146,6 +145,11 @@ def _check(p: Hyperparameters, run: RunSpec, inputs: Inputs) -> None:
             f"choose by take {1e-9 * needed:.3g} GB, more than {1e-9 * limit:.3g} GB, those of "
             f"{ATOMS} atoms each; take fewer large ones"
         )
+
+
+def _kernel_bytes(n_train: int) -> int:
+    """Of all matrices of pairs of training structures that are there at a time."""
+    return MATRICES * NUMBER * n_train**2
 
 
 def _memory_here() -> float:
@@ -165,7 +169,7 @@ def memory_mb(run: RunSpec) -> int:
     """Memory in MB for the matrices of all pairs of training structures, and for descriptors."""
     n_train = run.n_train or LARGEST
     described = memory(np.full(n_train + (run.n_validation or 0), ATOMS))
-    return round(MATRICES * 8e-6 * n_train**2 + 1e-6 * described)
+    return round(1e-6 * (_kernel_bytes(n_train) + described))
 
 
 def fit(run: RunSpec, out: Path, *, threads: int, device: str) -> None:
