@@ -191,9 +191,10 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
         load_experiments(folder),
         load_figures(folder),
     )
-    for name in project.scale.get("architectures", {}):
-        where = f"workflow/scales/{resolved['scale']}.yaml: architectures"
-        known_or_nearest(name, architectures(), "architecture", where)
+    for layer in [project.scale, *project.scale["families"].values()]:
+        for name in layer.get("architectures", {}):
+            where = f"workflow/scales/{resolved['scale']}.yaml: architectures"
+            known_or_nearest(name, architectures(), "architecture", where)
     scales = sorted(path.stem for path in (folder / "workflow" / "scales").glob("*.yaml"))
     for name, experiment in project.experiments.items():
         check_claims(experiment, f"workflow/experiments/{name}.yaml")

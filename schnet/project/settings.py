@@ -47,8 +47,8 @@ def settings_of_cell(
     """Every setting of the runs behind a cell, repeats and paths aside.
 
     What speaks last wins: the scale, its family of data sets, the protocol, the scale's adjustments
-    of that protocol and of the architecture, the experiment, its row, its column, ``run:`` in the
-    configuration. Sizes and steps of a scale stand for the paper's, so ``n_train`` of an experiment
+    of that protocol and of the architecture, the family's of the architecture, the experiment, its
+    row, its column, ``run:`` in the configuration. Sizes and steps of a scale stand for the paper's, so ``n_train`` of an experiment
     is looked up there.
 
     Args:
@@ -72,6 +72,7 @@ def settings_of_cell(
         protocol_settings(protocol, wanted["dataset"]),
         scale.get("protocols", {}).get(protocol, {}),
         scale.get("architectures", {}).get(wanted["architecture"], {}),
+        family.get("architectures", {}).get(wanted["architecture"], {}),
         without_size(experiment["run"]),
         without_size(row.get("run", {})),
         without_size(column.get("run", {})),
