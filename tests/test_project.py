@@ -279,6 +279,24 @@ def test_committees_want_seeds(workflow):
         load_project({"scale": "demo"}, workflow)
 
 
+def test_a_family_adjusts_an_architecture_of_the_scale(workflow):
+    """A step costs more for larger molecules: equal times are fewer steps there."""
+    path = workflow / "workflow/scales/demo.yaml"
+    scale = read_yaml(path)
+    scale["architectures"] = {"dtnn": {"steps": 7, "ema": 0.5}}
+    scale["families"]["md17"]["architectures"] = {"dtnn": {"steps": 3}}
+    write_yaml(path, scale)
+    cells = load_project({"scale": "demo"}, workflow).cells["architectures_md17"]
+    settings = {c.column: c.runs[0].settings for c in cells if c.row == "dtnn"}
+    found = {key: (settings[key].steps, settings[key].ema) for key in settings}
+    assert found["ethanol_forces"] == (7, 0.5)  # a family of its own at this scale
+    assert found["aspirin_forces"] == (3, 0.5)
+    scale["families"]["md17"]["architectures"] = {"dtn": {}}
+    write_yaml(path, scale)
+    with pytest.raises(ConfigError, match="demo.yaml: .*no architecture 'dtn'.* 'dtnn'"):
+        load_project({"scale": "demo"}, workflow)
+
+
 def test_a_scale_without_committees_has_single_models(workflow):
     path = workflow / "workflow/scales/demo.yaml"
     scale = read_yaml(path)

@@ -17,7 +17,6 @@ from schnet.compare import compare, pairs
 from schnet.data import census
 from schnet.data.fetch import fetch_file
 from schnet.errors import ConfigError, DataError, SchNetError
-from schnet.figures import cost
 from schnet.files import read_yaml, write_json, write_yaml
 from schnet.project import load_project
 from schnet.tables.writers import latex_text, markdown
@@ -204,20 +203,6 @@ def test_table_with_means_errors_units_and_missing_runs(workflow, tmp_path):
     assert cell["runs"] == [radius.path]
 
 
-def test_a_column_can_show_the_weights_of_single_steps(workflow, tmp_path):
-    """Where few steps make an average over many of little use."""
-    project = open_project(workflow, tmp_path)
-    (run,) = runs_of(project, "architectures_qm9", "physnet", "U0")
-    finish(run, 0.5, "eV", raw=0.2, deviation=10.0)
-    (other,) = runs_of(project, "architectures_qm9", "fully_connected", "U0")
-    finish(other, 0.7, "eV")  # of one set of weights
-    markdown, _, cells = rendered(project, "architectures_qm9", tmp_path)
-    assert [cells[k, "U0"]["measured"] for k in ("physnet", "fully_connected")] == ["0.2", "0.7"]
-    assert cells["physnet", "U0"]["raw_weights"] == ""
-    assert "of the weights of single steps, not of their average" in markdown
-    assert cost.points(project, project.figures["accuracy_against_cost"])["mae"][0] == 0.2
-
-
 def finish_member(run, energies, forces, index=(3, 5), seconds=2.0):
     """A finished run with predictions of two structures, one and two atoms; true values are 0."""
     result = {"steps": 10, "training_seconds": seconds}
@@ -255,6 +240,8 @@ def test_a_committee_is_the_error_of_the_mean_prediction(workflow, tmp_path):
         "",
         "3",
     )
+    seeds = "energy: single model; forces: single model: mean and standard error over models that"
+    assert f"{seeds} differ in seed alone" in markdown
     assert "the mean of the predictions of 3 models that differ in seed alone" in markdown
     assert "Core-seconds of training a whole committee: 7 for toluene" in markdown
     assert "One run behind" not in markdown and "is of one run" not in markdown

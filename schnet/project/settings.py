@@ -48,8 +48,8 @@ def settings_of_cell(
 
     What speaks last wins: the scale, its family of data sets, the protocol, the scale's adjustments
     of that protocol and of the architecture, the family's of the architecture, the experiment, its
-    row, its column, ``run:`` in the configuration. Sizes and steps of a scale stand for the paper's, so ``n_train`` of an experiment
-    is looked up there.
+    row, its column, ``run:`` in the configuration. Sizes and steps of a scale stand for those of
+    the paper, so ``n_train`` of an experiment is looked up there.
 
     Args:
         config, scale, family, experiment, row, column: the layers.

@@ -79,7 +79,8 @@ class Entry:
         raw: mean over repeats with the weights of the last steps, where the model is their average.
         data: beginnings of the digests of the data behind it, joined by '+'.
         comparable: whether measured and printed values may be compared.
-        committee: whether it is the error of the mean prediction of its runs.
+        committee: "mean" for the error of the mean prediction of its runs, "members" for the mean
+            of the errors of runs that differ in seed alone; empty for others.
     """
 
     row: str
@@ -99,7 +100,7 @@ class Entry:
     raw: float | None = None
     data: str = ""
     comparable: bool = True
-    committee: bool = False
+    committee: str = ""
 
     @property
     def printed_text(self) -> str:
@@ -111,6 +112,11 @@ class Entry:
         if self.measured is None or self.printed is None or not self.comparable:
             return None
         return self.measured - self.printed.number
+
+
+def title_of(entry: dict) -> str:
+    """A row or column as a sentence names it."""
+    return ": ".join(filter(None, (entry.get("group"), entry["label"])))
 
 
 def digits(value: float) -> int:
@@ -203,7 +209,7 @@ def _printed(original: Printed, entry: Entry, path: Path | None) -> Printed:
 
 def _measure(entry: Entry, cell: Cell):
     """Fill in what the evaluated runs of a cell say."""
-    entry.missing = cell.missing
+    entry.missing, entry.committee = cell.missing, cell.committee
     values, raw, data, deviations = [], [], set(), []
     for run in cell.runs:
         metrics = run.metrics()
@@ -216,7 +222,7 @@ def _measure(entry: Entry, cell: Cell):
         if spread is not None:
             deviations.append(spread * factor(found["unit"], entry.unit))
         part = metrics.get("alternatives", {}).get("raw", {}).get(cell.part, {})
-        if cell.quantity in part and not cell.weights:
+        if cell.quantity in part:
             other = part[cell.quantity]
             raw.append(other["mae"] * factor(other["unit"], entry.unit))
         finished = Finished.read(run)
@@ -241,7 +247,6 @@ def _measure(entry: Entry, cell: Cell):
 
 def _measure_mean(entry: Entry, cell: Cell):
     """The error of the committee in place of those of its members, once all of them are there."""
-    entry.committee = True
     entry.measured = entry.error = entry.raw = None
     if len(entry.runs) < len(cell.runs) or not cell.runs:
         entry.repeats = 0
@@ -273,7 +278,7 @@ def _derive(entry: Entry, others: list[Entry]):
 
 def _metric(metrics: dict, cell: Cell, run: Run) -> dict:
     """The errors of the quantity that a cell shows, on its part of the split."""
-    parts = cell.errors(metrics)
+    parts = metrics["parts"]
     if cell.part not in parts:
         has = ", ".join(parts)
         raise ConfigError(f"{run.metrics_file}: no part {cell.part!r}; it has {has}")

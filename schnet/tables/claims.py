@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from schnet.tables.cells import Entry, digits, fixed
+from schnet.tables.cells import Entry, digits, fixed, title_of
 
 VERDICTS = ("yes", "no", "too close to say", "cannot be said")
 #: relative difference of two single runs that may be chance; standard errors of means that may be
@@ -41,7 +41,7 @@ def judged(experiment: dict, cells: list[Entry]) -> list[tuple[str, list[Found]]
         cells: of the table.
     """
     by_key = {(cell.row, cell.column): cell for cell in cells}
-    labels = {entry["key"]: _label(entry) for entry in experiment["rows"] + experiment["columns"]}
+    labels = {entry["key"]: title_of(entry) for entry in experiment["rows"] + experiment["columns"]}
     rows = [row["key"] for row in experiment["rows"]]
     columns = [column["key"] for column in experiment["columns"]]
     out = []
@@ -104,8 +104,3 @@ def _close(one: Entry, other: Entry) -> bool:
     if one.error is not None and other.error is not None:
         return difference < ERRORS * (one.error**2 + other.error**2) ** 0.5
     return difference < NOISE * max(one.measured, other.measured)
-
-
-def _label(entry: dict) -> str:
-    """A row or column as a sentence names it."""
-    return ": ".join(filter(None, (entry.get("group"), entry["label"])))

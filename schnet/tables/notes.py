@@ -7,7 +7,7 @@ from schnet.data.fetch import is_unverified
 from schnet.finished import CORE_SECONDS, Finished
 from schnet.project import Project
 from schnet.run import Run, RunSpec
-from schnet.tables.cells import Entry
+from schnet.tables.cells import Entry, title_of
 from schnet.tables.claims import verdicts
 from schnet.verify import is_current
 
@@ -37,6 +37,7 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     notes += [text for protocol, text in PROTOCOLS.items() if protocol in used]
     notes += _optimiser(runs)
     notes += _repeats(cells)
+    notes += _seeds(project.experiments[name], cells)
     notes += _committees(cells)
     notes += _verified(runs)
     notes += _approximate(project, cells)
@@ -119,9 +120,22 @@ def _repeats(cells: list[Entry]) -> list[str]:
     return ["A measured value without ± is of one run: no standard error."]
 
 
+def _seeds(experiment: dict, cells: list[Entry]) -> list[str]:
+    """Of which columns the errors are means over seeds, not over splits."""
+    several = {c.column for c in cells if c.committee == "members" and c.repeats > 1}
+    columns = [title_of(column) for column in experiment["columns"] if column["key"] in several]
+    if not columns:
+        return []
+    return [
+        f"{'; '.join(columns)}: mean and standard error over models that differ in seed alone, "
+        "trained and tested on the same structures."
+    ]
+
+
 def _committees(cells: list[Entry]) -> list[str]:
     """What a committee is, and what the trainings of its members took."""
-    there = {cell.row: cell for cell in cells if cell.committee and cell.measured is not None}
+    means = [cell for cell in cells if cell.committee == "mean"]
+    there = {cell.row: cell for cell in means if cell.measured is not None}
     if not there:
         return []
     members = max(cell.repeats for cell in there.values())
@@ -183,8 +197,7 @@ def _missing(experiment: dict, cells: list[Entry]) -> list[str]:
             here = [cell for cell in left if getattr(cell, axis) == entry["key"]]
             reasons = {cell.missing for cell in here}
             if len(here) > 1 and len(reasons) == 1 and here[0].missing:
-                label = ": ".join(filter(None, (entry.get("group"), entry["label"])))
-                where.setdefault(here[0].missing, []).append(f"all of {label}")
+                where.setdefault(here[0].missing, []).append(f"all of {title_of(entry)}")
                 left = [cell for cell in left if getattr(cell, axis) != entry["key"]]
     for cell in left:
         if cell.missing:
