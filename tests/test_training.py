@@ -680,6 +680,12 @@ def test_crystals_want_a_cutoff(toy_run, tmp_path):
         train(make_spec(run), tmp_path / "run", device="cpu")
 
 
+def test_a_cutoff_that_reaches_no_neighbour_is_refused(toy_run, tmp_path):
+    run = toy_run | {"model": toy_run["model"] | {"cutoff": 0.3}}
+    with pytest.raises(ConfigError, match=r"no two atoms .* closer than the cutoff of 0.3 Å"):
+        train(make_spec(run), tmp_path / "run", device="cpu")
+
+
 def test_a_setting_that_a_record_lacks_has_its_default(toy_run):
     """It was added later; what the protocol says of it today, the run did not know."""
     run = make_spec(toy_run | {"protocol": "short"})

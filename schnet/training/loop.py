@@ -124,11 +124,14 @@ class Trainer:
         if cutoff is None and self.inputs.store.periodic:
             raise ConfigError(f"{spec.data}: has periodic structures; the model needs a cutoff")
         where = {"cutoff": cutoff, "device": self.device}
+        training = self.inputs.load(parts["train"], names, **where)
+        if cutoff is not None and not training.pair_count.any():
+            raise ConfigError(
+                f"{spec.data}: no two atoms of a training structure are closer than the cutoff of "
+                f"{cutoff:g} Å, so nothing but the elements could be learned; are positions in Å?"
+            )
         validation = parts["validation"][: spec.validation_limit]
-        return (
-            self.inputs.load(parts["train"], names, **where),
-            self.inputs.load(validation, names, **where),
-        )
+        return training, self.inputs.load(validation, names, **where)
 
     def _compile(self) -> None:
         if not isinstance(self.engine, ReferenceEngine) or self.spec.forces:
