@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,33 +38,25 @@ NUMBER = 8  # bytes of a prediction
 class Kind(NamedTuple):
     """What decides the time of a gradient step, or of the whole fit of a method without steps.
 
-    T, F and readout are None where the method has no such thing; n_train is None for gradient
-    steps, whose time does not depend on it.
+    ``model`` tells the hyper-parameters: those that name a run, the readout, and what is not
+    default. n_train is None for gradient steps, whose time does not depend on it.
     """
 
     dataset: str
     method: str
     architecture: str
-    interactions: int | None
-    features: int | None
-    readout: str | None
+    model: str
     forces: bool
     n_train: int | None
 
     def text(self) -> str:
         """For people."""
-        model = self.architecture if self.method == "neural" else self.method
-        parts = [f"{self.dataset:22}", f"{model:8}"]
-        if self.interactions is not None:
-            parts.append(f"T={self.interactions}")
-        if self.features is not None:
-            parts.append(f"F={self.features:3}")
-        if self.readout is not None:
-            parts.append(f"{self.readout:6}")
+        what = self.architecture if self.method == "neural" else self.method
+        parts = [f"{self.dataset:22}", f"{what:8}", self.model]
         if self.n_train is not None:
             parts.append(f"N={self.n_train:,}")
         parts.append("energy+forces" if self.forces else "one property")
-        return " ".join(parts)
+        return " ".join(filter(None, parts))
 
 
 def kind_of(settings: dict) -> Kind:
@@ -76,19 +68,26 @@ def kind_of(settings: dict) -> Kind:
     architecture = settings.get("architecture", "schnet")
     spec = RunSpec(settings["dataset"], settings["target"], method=method)
     parameters = hyperparameters_class(replace(spec, architecture=architecture))
-    model = {f.name: f.default for f in parameters.__dataclass_fields__.values()}
-    model |= settings.get("model", {})
     neural = method == "neural"
     return Kind(
         settings["dataset"],
         method,
         architecture if neural else "",
-        model.get("n_interactions"),
-        model.get("n_features"),
-        model.get("readout"),
+        _model_text(parameters, settings.get("model", {})),
         bool(settings.get("forces")),
         None if neural else settings.get("n_train"),
     )
+
+
+def _model_text(parameters: type, said: dict) -> str:
+    """Hyper-parameters of a method or an architecture in short: ``T=6 F=64 sum``."""
+    defaults = {f.name: f.default for f in fields(parameters)}
+    model = defaults | said
+    short = getattr(parameters, "SHORT", {})
+    parts = [f"{letter}={model.pop(name)}" for name, letter in short.items()]
+    readout = model.pop("readout", None)
+    parts += [f"{k}={v}" for k, v in sorted(model.items()) if v != defaults.get(k)]
+    return " ".join(filter(None, [*parts, readout]))
 
 
 @dataclass(frozen=True)

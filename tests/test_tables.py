@@ -923,8 +923,8 @@ def test_plan_counts_runs_and_says_what_is_not_known(workflow, tmp_path, capsys)
     # one of them is finished
     hours, left = f"{len(same)}00.00", f"{len(same) - 1}00.00"
     assert re.search(rf"table_1 +{len(new)} +1 .* {hours} +{left} .*unknown", out)
-    assert re.search(r"qm9 .*T=6 F= 64 sum +one property 0.03600 s", out)
-    assert re.search(r"qm9 .*T=6 F= 64 dipole one property unknown", out)  # a kind of its own
+    assert re.search(r"qm9 .*T=6 F=64 sum +one property 0.03600 s", out)
+    assert re.search(r"qm9 .*T=6 F=64 dipole one property unknown", out)  # a kind of its own
 
 
 def test_plan_of_some_experiments(workflow, tmp_path, capsys):
@@ -981,6 +981,9 @@ def test_plan_tells_kinds_of_run_apart():
     assert base == plan.kind_of(run | {"model": {"n_interactions": 3, "n_features": 64}, "seed": 5})
     assert base != plan.kind_of(run | {"model": {"n_interactions": 3, "readout": "dipole"}})
     assert base != plan.kind_of(run | {"forces": "forces"})
+    dimenet = run | {"architecture": "dimenet", "model": {"n_blocks": 4}}
+    faster = dimenet | {"model": {"n_blocks": 4, "plus_plus": True}}
+    assert plan.kind_of(dimenet) != plan.kind_of(faster)
     with pytest.raises(ConfigError, match="no method 'none'"):
         plan.kind_of(run | {"method": "none"})
 
