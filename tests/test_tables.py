@@ -1021,7 +1021,7 @@ def test_plan_measures_where_asked(workflow, tmp_path, capsys, monkeypatch):
     assert "measured here and now" in out and "finished runs" not in out
     assert "fits without gradient steps are not timed" in out
     # kernels take no steps: their time is not measured by some of them
-    assert "3 runs of 1 kinds unknown" in out
+    assert "3 runs of 3 kinds unknown" in out
     assert re.search(r"materials_project .* 0.\d+ s", out)
 
 
