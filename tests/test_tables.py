@@ -17,6 +17,7 @@ from schnet.compare import compare, pairs
 from schnet.data import census
 from schnet.data.fetch import fetch_file
 from schnet.errors import ConfigError, DataError, SchNetError
+from schnet.figures import cost
 from schnet.files import read_yaml, write_json, write_yaml
 from schnet.project import load_project
 from schnet.tables.writers import latex_text, markdown
@@ -201,6 +202,20 @@ def test_table_with_means_errors_units_and_missing_runs(workflow, tmp_path):
     content = json.loads((tmp_path / "rendered" / "table_1.json").read_text())
     cell = next(c for c in content["cells"] if c["row"] == "r2")
     assert cell["runs"] == [radius.path]
+
+
+def test_a_column_can_show_the_weights_of_single_steps(workflow, tmp_path):
+    """Where few steps make an average over many of little use."""
+    project = open_project(workflow, tmp_path)
+    (run,) = runs_of(project, "architectures_qm9", "physnet", "U0")
+    finish(run, 0.5, "eV", raw=0.2, deviation=10.0)
+    (other,) = runs_of(project, "architectures_qm9", "fully_connected", "U0")
+    finish(other, 0.7, "eV")  # of one set of weights
+    markdown, _, cells = rendered(project, "architectures_qm9", tmp_path)
+    assert [cells[k, "U0"]["measured"] for k in ("physnet", "fully_connected")] == ["0.2", "0.7"]
+    assert cells["physnet", "U0"]["raw_weights"] == ""
+    assert "U0: errors of the weights of single steps" in markdown
+    assert cost.points(project, project.figures["accuracy_against_cost"])["mae"][0] == 0.2
 
 
 def finish_member(run, energies, forces, index=(3, 5), seconds=2.0):

@@ -40,7 +40,7 @@ def points(project: Project, figure: dict) -> pd.DataFrame:
                 if about is None or metrics is None:
                     continue
                 finished = Finished.of(about)
-                values = metrics["parts"][cell.part][cell.quantity]
+                values = cell.errors(metrics)[cell.part][cell.quantity]
                 unit = cell.unit or values["unit"]
                 out.append(
                     {

@@ -53,7 +53,8 @@ class Cell:
 
     ``n_train`` is what the experiment says, in whose place a scale may have another number.
     ``committee`` is "" where the runs are repeats. Of runs that share a split it is "members" for
-    the mean of their errors, and "mean" for the error of the mean of their predictions.
+    the mean of their errors, and "mean" for the error of the mean of their predictions. ``weights``
+    is "" for those of the model, or "raw" where the model is an average over many steps.
     """
 
     row: str
@@ -65,6 +66,11 @@ class Cell:
     runs: list[Run] = field(default_factory=list)
     missing: str = ""
     committee: str = ""
+    weights: str = ""
+
+    def errors(self, metrics: dict) -> dict:
+        """part -> quantity -> mean absolute error and unit, of the weights that the cell shows."""
+        return metrics.get("alternatives", {}).get(self.weights) or metrics["parts"]
 
 
 @dataclass
@@ -263,6 +269,7 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
 
     cell = Cell(row["key"], column["key"], quantity, column.get("part", "test"), unit, nominal)
     cell.committee = column.get("committee", "")
+    cell.weights = column.get("weights", "")
     cell.missing = _why_missing(project, dataset, nominal, size)
     scale = project.config["scale"]
     if cell.committee == "mean" and "committee" not in project.scale:

@@ -222,7 +222,7 @@ def _measure(entry: Entry, cell: Cell):
         if spread is not None:
             deviations.append(spread * factor(found["unit"], entry.unit))
         part = metrics.get("alternatives", {}).get("raw", {}).get(cell.part, {})
-        if cell.quantity in part:
+        if cell.quantity in part and not cell.weights:
             other = part[cell.quantity]
             raw.append(other["mae"] * factor(other["unit"], entry.unit))
         finished = Finished.read(run)
@@ -278,7 +278,7 @@ def _derive(entry: Entry, others: list[Entry]):
 
 def _metric(metrics: dict, cell: Cell, run: Run) -> dict:
     """The errors of the quantity that a cell shows, on its part of the split."""
-    parts = metrics["parts"]
+    parts = cell.errors(metrics)
     if cell.part not in parts:
         has = ", ".join(parts)
         raise ConfigError(f"{run.metrics_file}: no part {cell.part!r}; it has {has}")

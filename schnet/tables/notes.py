@@ -37,6 +37,7 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     notes += [text for protocol, text in PROTOCOLS.items() if protocol in used]
     notes += _optimiser(runs)
     notes += _repeats(cells)
+    notes += _single_steps(project.experiments[name])
     notes += _seeds(project.experiments[name], cells)
     notes += _committees(cells)
     notes += _verified(runs)
@@ -118,6 +119,17 @@ def _repeats(cells: list[Entry]) -> list[str]:
     if set(measured) == {1}:
         return ["One run behind every measured value: no standard error."]
     return ["A measured value without ± is of one run: no standard error."]
+
+
+def _single_steps(experiment: dict) -> list[str]:
+    """Which columns do not show the average of weights that would be the model."""
+    columns = [title_of(c) for c in experiment["columns"] if c.get("weights") == "raw"]
+    if not columns:
+        return []
+    return [
+        f"{'; '.join(columns)}: errors of the weights of single steps, not of their average, which "
+        "holds some of the start of trainings that are as short as those of some architectures."
+    ]
 
 
 def _seeds(experiment: dict, cells: list[Entry]) -> list[str]:
