@@ -90,7 +90,10 @@ def draw(project: Project, figure: dict):
         for axis in (ax.xaxis, ax.yaxis):
             style.log_axis(axis)
         ax.tick_params(labelsize=7, which="both")
-    # below the panels, where it hides no point
-    handles = axes[0].get_legend_handles_labels()
-    picture.legend(*handles, loc="outside lower center", ncols=7, fontsize=7)
+    # below the panels, where it hides no point; a panel may lack an architecture
+    shown = [ax.get_legend_handles_labels() for ax in axes]
+    handles = {label: handle for found in shown for handle, label in zip(*found, strict=True)}
+    picture.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=7, fontsize=7
+    )
     return picture, data.to_csv(index=False)

@@ -127,8 +127,8 @@ def _single_steps(experiment: dict) -> list[str]:
     if not columns:
         return []
     return [
-        f"{'; '.join(columns)}: errors of the weights of single steps, not of their average, which "
-        "holds some of the start of trainings that are as short as those of some architectures."
+        f"{'; '.join(columns)}: errors of the weights of single steps. Their average, the model of "
+        "protocol short, still holds some of the start of the shortest trainings."
     ]
 
 
