@@ -19,7 +19,12 @@ from schnet.errors import ConfigError, known_or_nearest
 from schnet.files import read_yaml
 from schnet.finished import Finished
 from schnet.project import Project
-from schnet.project.checks import hyperparameters_class, properties_of
+from schnet.project.checks import (
+    abbreviations,
+    hyperparameters_class,
+    own_hyperparameters,
+    properties_of,
+)
 from schnet.provenance import hardware
 from schnet.run import Run, RunSpec
 
@@ -62,31 +67,37 @@ class Kind(NamedTuple):
 def kind_of(settings: dict) -> Kind:
     """The kind of a run with these settings.
 
-    Raises ConfigError for a method or an architecture that does not exist.
+    Raises ConfigError for a method, an architecture or a hyper-parameter that does not exist.
     """
     method = settings.get("method", "neural")
     architecture = settings.get("architecture", "schnet")
-    spec = RunSpec(settings["dataset"], settings["target"], method=method)
-    parameters = hyperparameters_class(replace(spec, architecture=architecture))
+    spec = RunSpec(
+        settings["dataset"],
+        settings["target"],
+        method=method,
+        architecture=architecture,
+        model=settings.get("model", {}),
+    )
     neural = method == "neural"
     return Kind(
         settings["dataset"],
         method,
         architecture if neural else "",
-        _model_text(parameters, settings.get("model", {})),
+        _model_text(spec),
         bool(settings.get("forces")),
         None if neural else settings.get("n_train"),
     )
 
 
-def _model_text(parameters: type, said: dict) -> str:
-    """Hyper-parameters of a method or an architecture in short: ``T=6 F=64 sum``."""
-    defaults = {f.name: f.default for f in fields(parameters)}
-    model = defaults | said
-    short = getattr(parameters, "SHORT", {})
-    parts = [f"{letter}={model.pop(name)}" for name, letter in short.items()]
-    readout = model.pop("readout", None)
-    parts += [f"{k}={v}" for k, v in sorted(model.items()) if v != defaults.get(k)]
+def _model_text(spec: RunSpec) -> str:
+    """Hyper-parameters in short, those always named and those not default: ``T=6 F=64 sum``."""
+    defaults = {f.name: f.default for f in fields(hyperparameters_class(spec))}
+    model = own_hyperparameters(spec)
+    parts = []
+    for name, letter in abbreviations(spec).items():
+        parts.append(f"{letter}={model.pop(name, defaults[name])}")
+    readout = model.pop("readout", defaults.get("readout"))
+    parts += [f"{name}={value}" for name, value in sorted(model.items())]
     return " ".join(filter(None, [*parts, readout]))
 
 

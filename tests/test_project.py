@@ -174,12 +174,12 @@ def test_runs_are_those_of_the_paper():
     assert len([s for s in table_5 if s.loss == "tf_code"]) == 7
 
 
-@pytest.mark.parametrize("scale", ["demo", "small", "paper"])
-def test_experiments_share_runs(scale):
+@pytest.mark.parametrize(("scale", "repeats"), [("demo", 1), ("small", 3), ("paper", 1)])
+def test_experiments_share_runs(scale, repeats):
     project = load_project({"scale": scale})
     shared = {r.path for r in project.runs_of("table_1")}
     shared &= {r.path for r in project.runs_of("learning_curves_qm9")}
-    assert len(shared) == 1  # U0 with T = 6 at the largest N
+    assert len(shared) == repeats  # U0 with T = 6 at the largest N
     assert len({(r.folder, r.path) for r in project.runs.values()}) == len(project.runs)
 
 
@@ -293,7 +293,32 @@ def test_a_family_adjusts_an_architecture_of_the_scale(workflow):
     assert found["aspirin_forces"] == (3, 0.5)
     scale["families"]["md17"]["architectures"] = {"dtn": {}}
     write_yaml(path, scale)
-    with pytest.raises(ConfigError, match="demo.yaml: .*no architecture 'dtn'.* 'dtnn'"):
+    place = r"demo.yaml: families: md17: architectures: no architecture 'dtn'.* 'dtnn'"
+    with pytest.raises(ConfigError, match=place):
+        load_project({"scale": "demo"}, workflow)
+
+
+def test_a_scale_says_how_often_some_rows_are_repeated(workflow):
+    path = workflow / "workflow/scales/demo.yaml"
+    usual = read_yaml(path)
+    repeats_of = {"table_1": {"U0": 3, "zpve": 1}, "learning_curves_qm9": 2}
+    write_yaml(path, usual | {"repeats_of": repeats_of})
+
+    def repeats(name, row, column, **config):
+        project = load_project({"scale": "demo"} | config, workflow)
+        return len(cell_of(project, name, row, column).runs)
+
+    rows = ("homo", "zpve", "U0")
+    assert [repeats("table_1", row, "schnet") for row in rows] == [2, 1, 3]
+    assert [repeats("table_1", row, "schnet", repeats=2) for row in rows] == [2, 1, 2]
+    assert repeats("learning_curves_qm9", "n25000", "T1") == 2
+    assert repeats("learning_curves_qm9", "n25000", "T1", repeats=1) == 1
+
+    write_yaml(path, usual | {"repeats_of": {"table_1": {"U00": 3}}})
+    with pytest.raises(ConfigError, match="repeats_of: table_1: no row 'U00'; .*'U0'"):
+        load_project({"scale": "demo"}, workflow)
+    write_yaml(path, usual | {"repeats_of": {"table_11": 3}})
+    with pytest.raises(ConfigError, match="repeats_of: no experiment 'table_11'"):
         load_project({"scale": "demo"}, workflow)
 
 

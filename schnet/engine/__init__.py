@@ -39,6 +39,10 @@ class Engine(Protocol):
 
     name: str
 
+    @property
+    def model(self) -> Model:
+        """The model that is computed."""
+
     def evaluate(self, batch: Batch, forces: bool) -> tuple[Tensor, Tensor | None]:
         """Energies [B] (without offset) and, when wanted, forces [N, 3], without a graph."""
 

@@ -30,7 +30,7 @@ def uses(run: Run) -> bool:
 def _settings(run: Run) -> dict:
     """All settings that a line can be named by; hyper-parameters by their short names."""
     hyperparameters = hyperparameters_of(run.settings.architecture)
-    short = getattr(hyperparameters, "SHORT", {})
+    short = hyperparameters.SHORT
     values = {k: v for k, v in run.settings.scientific().items() if k not in NOT_NAMED}
     for field in dataclasses.fields(hyperparameters):
         value = run.settings.model.get(field.name, field.default)

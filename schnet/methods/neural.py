@@ -17,7 +17,6 @@ from schnet.training.loop import train
 
 HISTORY = True
 FORCES = True
-BATCH = 256  # structures at a time
 
 
 def fit(run: RunSpec, out: Path, *, threads: int, device: str) -> None:
@@ -46,7 +45,8 @@ class Predictor:
     def predict(self, structures: Structures, forces: bool) -> tuple[np.ndarray, np.ndarray | None]:
         """The property [B] float64 and, when asked for, forces [N, 3] float32."""
         values, parts = [], []
-        for part in torch.arange(len(structures)).split(BATCH):
+        size = self.predictor.model.evaluation_batch
+        for part in torch.arange(len(structures)).split(size):
             value, force = self.predictor(structures.batch(part), forces)
             values.append(value.cpu())
             if force is not None:

@@ -144,6 +144,8 @@ class Model(nn.Module):
     probes: ClassVar[bool] = False
     #: whether moving or turning a structure leaves its energy as it is; baselines may not
     invariant: ClassVar[bool] = True
+    #: structures at a time when errors are computed and test structures predicted
+    evaluation_batch: ClassVar[int] = 256
 
     scale: Tensor
     mean: Tensor

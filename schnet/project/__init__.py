@@ -14,8 +14,8 @@ from schnet.data.fetch import check_mirror, missing_in_mirror
 from schnet.errors import ConfigError
 from schnet.figures import check_figure
 from schnet.methods import missing_packages
-from schnet.models import architectures
 from schnet.project.checks import (
+    abbreviations,
     check_batch,
     check_cell,
     check_claims,
@@ -24,6 +24,7 @@ from schnet.project.checks import (
     check_names,
     check_only,
     check_overrides,
+    check_scale,
     check_spec,
     hyperparameter_names,
     hyperparameters_class,
@@ -191,10 +192,7 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
         load_experiments(folder),
         load_figures(folder),
     )
-    for layer in [project.scale, *project.scale["families"].values()]:
-        for name in layer.get("architectures", {}):
-            where = f"workflow/scales/{resolved['scale']}.yaml: architectures"
-            known_or_nearest(name, architectures(), "architecture", where)
+    check_scale(project.scale, project.experiments, f"workflow/scales/{resolved['scale']}.yaml")
     scales = sorted(path.stem for path in (folder / "workflow" / "scales").glob("*.yaml"))
     for name, experiment in project.experiments.items():
         check_claims(experiment, f"workflow/experiments/{name}.yaml")
@@ -287,7 +285,7 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
         if cell.committee == "members":
             cell.runs = cell.runs[: project.config["repeats"]]
     else:
-        wanted = min(experiment.get("repeats", 1), _repeats(project))
+        wanted = _repeats(project, name, row["key"])
         cell.runs = [_run(project, spec, repeat) for repeat in range(wanted)]
     absent = missing_packages(spec)
     if absent and not all(run.metrics_file.exists() for run in cell.runs):
@@ -303,8 +301,19 @@ def _why_missing(project: Project, dataset: str, nominal: int, size: int | None)
     return project.why_no_data(dataset)
 
 
-def _repeats(project: Project) -> int:
-    return project.config["repeats"] or project.scale["repeats"]
+def _repeats(project: Project, experiment: str, row: str) -> int:
+    """How many runs a cell has: as many as the experiment asks for, as far as the scale goes.
+
+    What the scale says of this experiment, or of this row, stands in place of both.
+    """
+    asked = project.experiments[experiment].get("repeats", 1)
+    limit = project.scale["repeats"]
+    own = project.scale.get("repeats_of", {}).get(experiment)
+    if isinstance(own, dict):
+        own = own.get(row)
+    if own is not None:
+        asked = limit = own
+    return min(asked, project.config["repeats"] or limit)
 
 
 def _members(project: Project, spec: RunSpec) -> list[Run]:
@@ -320,9 +329,9 @@ def _members(project: Project, spec: RunSpec) -> list[Run]:
 def _run(project: Project, spec: RunSpec, repeat: int) -> Run:
     """One repeat: its seed and split differ from the others', nothing else."""
     spec = replace(spec, repeat=repeat, seed=spec.seed + repeat, split_seed=repeat)
-    hyperparameters = hyperparameters_class(spec)
-    defaults = {f.name: f.default for f in hyperparameters.__dataclass_fields__.values()}
-    path = run_path(spec, getattr(hyperparameters, "SHORT", {}), defaults)
+    fields = hyperparameters_class(spec).__dataclass_fields__
+    defaults = {name: field.default for name, field in fields.items()}
+    path = run_path(spec, abbreviations(spec), defaults)
     if path not in project.runs:
         split = split_path(spec)
         cutoff = spec.model.get("cutoff", defaults.get("cutoff"))

@@ -9,7 +9,7 @@ from functools import cache
 from schnet.data.store import Property
 from schnet.errors import ConfigError
 from schnet.methods import check_method, hyperparameters_of_method, method
-from schnet.models import check_hyperparameters, hyperparameters_of
+from schnet.models import architectures, check_hyperparameters, hyperparameters_of
 from schnet.run import RunSpec
 from schnet.units import UNITS, factor
 from schnet.workflow import known_or_nearest
@@ -45,11 +45,20 @@ def hyperparameter_names(settings: dict, where: str) -> list[str]:
         raise ConfigError(f"{where}: {error}") from error
 
 
+def abbreviations(spec: RunSpec) -> dict[str, str]:
+    """The hyper-parameters that the name of a run always has, with their letters."""
+    return hyperparameters_of(spec.architecture).SHORT if spec.method == "neural" else {}
+
+
 def own_hyperparameters(spec: RunSpec) -> dict:
-    """The hyper-parameters of a run that are not default: said or not said, it is the same run."""
+    """The hyper-parameters of a run that are not default: said or not said, it is the same run.
+
+    Raises ConfigError for an unknown one.
+    """
     known = hyperparameters_class(spec).__dataclass_fields__
     own = {}
     for name, value in spec.model.items():
+        known_or_nearest(name, known, "hyper-parameter", "model")
         whole = isinstance(value, int) and not isinstance(value, bool)
         if whole and "float" in str(known[name].type):
             value = float(value)
@@ -65,6 +74,21 @@ def check_overrides(model: dict, runs):
     }
     for name in model:
         known_or_nearest(name, sorted(known), "hyper-parameter", "config.yaml: run: model")
+
+
+def check_scale(scale: dict, experiments: dict[str, dict], where: str):
+    """Raise ConfigError for an architecture, an experiment or a row that does not exist."""
+    layers = {where: scale}
+    layers |= {f"{where}: families: {name}": layer for name, layer in scale["families"].items()}
+    for place, layer in layers.items():
+        for name in layer.get("architectures", {}):
+            known_or_nearest(name, architectures(), "architecture", f"{place}: architectures")
+    place = f"{where}: repeats_of"
+    for name, wanted in scale.get("repeats_of", {}).items():
+        known_or_nearest(name, experiments, "experiment", place)
+        rows = [row["key"] for row in experiments[name]["rows"]]
+        for key in wanted if isinstance(wanted, dict) else []:
+            known_or_nearest(key, rows, "row", f"{place}: {name}")
 
 
 def check_only(experiment: dict, scales: list[str], where: str):

@@ -85,7 +85,7 @@ def settings_of_cell(
     if config["steps"] and "steps" in settings:
         settings["steps"] = min(settings["steps"], config["steps"])
     if "times_steps" in column:
-        settings["steps"] = column["times_steps"] * settings["steps"]
+        settings["steps"] = max(1, round(column["times_steps"] * settings["steps"]))
     return settings
 
 

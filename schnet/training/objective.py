@@ -13,7 +13,6 @@ from schnet.engine import FlatParameters
 from schnet.errors import ConfigError
 from schnet.run import RunSpec
 
-EVALUATION_BATCH = 256  # structures at a time when errors are computed
 OFFSET_BATCH = 4096  # structures at a time when offsets are subtracted
 MAX_Z = 100
 
@@ -203,7 +202,8 @@ class Objective:
         self.engine.refresh()
         sums = dict.fromkeys(("loss", "energy", "forces", "bias"), 0.0)
         components = 0
-        for part in torch.arange(len(examples)).split(EVALUATION_BATCH):
+        size = self.engine.model.evaluation_batch
+        for part in torch.arange(len(examples)).split(size):
             batch = examples.structures.batch(part)
             target = examples.target[part]
             target_forces = None
