@@ -946,8 +946,8 @@ def test_plan_of_some_experiments(workflow, tmp_path, capsys):
     project = open_project(workflow, tmp_path)
     plan.show(project, ["table_2", "rho_md17"])
     shown = capsys.readouterr().out
-    assert re.search(r"^table_2 +4 ", shown, re.M) and re.search(r"^rho_md17 +6 ", shown, re.M)
-    assert re.search(r"^all +10 ", shown, re.M) and "table_1" not in shown
+    assert re.search(r"^table_2 +12 ", shown, re.M) and re.search(r"^rho_md17 +6 ", shown, re.M)
+    assert re.search(r"^all +18 ", shown, re.M) and "table_1" not in shown
     assert "qm9" not in shown and "evaluations" not in shown
     with pytest.raises(ConfigError, match="schnet plan: .*'table_22'; did you mean 'table_2'"):
         plan.show(project, ["table_22"])
@@ -1024,7 +1024,8 @@ def test_plan_measures_where_asked(workflow, tmp_path, capsys, monkeypatch):
         if path.stem != "table_2":
             path.unlink()
     small = workflow / "workflow" / "scales" / "small.yaml"
-    write_yaml(small, {k: v for k, v in read_yaml(small).items() if k != "simulations"})
+    gone = ("simulations", "repeats_of")
+    write_yaml(small, {k: v for k, v in read_yaml(small).items() if k not in gone})
     monkeypatch.setattr(plan, "MADE_UP", 40)
     monkeypatch.setattr(plan, "PATIENCE", 0.5)
     project = open_project(workflow, tmp_path)

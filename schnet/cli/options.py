@@ -42,7 +42,8 @@ def mapping(text: str, where: str) -> dict:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{where}: not valid JSON ({error})") from error
+        example = """'{"name": "value"}'"""
+        raise ConfigError(f"{where}: not valid JSON ({error}); for example {example}") from error
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: not a mapping, but {text}")
     return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from schnet.data import census
 from schnet.data.fetch import is_unverified
 from schnet.finished import CORE_SECONDS, Finished
@@ -60,9 +62,13 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
 def _optimiser(runs: list[Run]) -> list[str]:
     """Where Adam's β₂ is another than the usual one."""
     neural = [run for run in runs if run.settings.method == "neural" and run.metrics_file.exists()]
-    values = {run.settings.adam_beta2 for run in neural}
+    counts = Counter(run.settings.adam_beta2 for run in neural)
     usual = RunSpec.adam_beta2
-    return [f"Adam's β₂ is {v:g}, not {usual:g}." for v in sorted(values) if v != usual]
+    notes = []
+    for value in sorted(counts.keys() - {usual}):
+        some = f", in {counts[value]} of {len(neural)} runs" if len(counts) > 1 else ""
+        notes.append(f"Adam's β₂ is {value:g}, not {usual:g}{some}.")
+    return notes
 
 
 def _trained(finished: list[Finished]) -> str:
