@@ -233,8 +233,42 @@ def _is_computed(name: str, experiment: dict, row: dict, column: dict) -> bool:
 
 def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
     """A cell with its runs, which the project keeps, or with the reason for having none."""
-    experiment = project.experiments[name]
     where = f"workflow/experiments/{name}.yaml: {row['key']}, {column['key']}"
+    spec, nominal = _spec_of_cell(project, name, row, column, where)
+    unit = column.get("unit") or row.get("unit")
+    quantity = column.get("quantity") or row.get("quantity") or spec.target
+    check_cell(spec, project.sources[spec.dataset], quantity, unit, where)
+
+    cell = Cell(row["key"], column["key"], quantity, column.get("part", "test"), unit, nominal)
+    cell.committee = column.get("committee", "")
+    cell.weights = column.get("weights", "")
+    cell.missing = _why_missing(project, cell, spec, column)
+    if cell.missing:
+        return cell
+    check_batch(spec, where)
+    if cell.committee:
+        check_committee(spec, where)
+        cell.runs = _members(project, spec)
+        if cell.committee == "members":
+            cell.runs = cell.runs[: project.config["repeats"]]
+    else:
+        wanted = _repeats(project, name, row["key"])
+        cell.runs = [_run(project, spec, repeat) for repeat in range(wanted)]
+    absent = missing_packages(spec)
+    if absent and not all(run.metrics_file.exists() for run in cell.runs):
+        cell.missing = f"the package {', '.join(absent)} is not installed"
+        cell.runs = []
+    return cell
+
+
+def _spec_of_cell(
+    project: Project, name: str, row: dict, column: dict, where: str
+) -> tuple[RunSpec, int]:
+    """The settings behind a cell, and the number of training structures that the paper has.
+
+    Settings have the number of the scale, which is None where the scale leaves out that size.
+    """
+    experiment = project.experiments[name]
     layers = (project.config["run"], column.get("run", {}), row.get("run", {}), experiment["run"])
     dataset = next((layer["dataset"] for layer in layers if "dataset" in layer), None)
     nominal = next((n for layer in layers if (n := layer.get("n_train"))), None)
@@ -258,47 +292,22 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
     if settings.get("n_validation") is None:
         raise ConfigError(f"{where}: n_validation must be a number")
     spec = make_spec(settings, where)
-    unit = column.get("unit") or row.get("unit")
-    quantity = column.get("quantity") or row.get("quantity") or spec.target
     check_spec(spec, source, where)
-    check_cell(spec, source, quantity, unit, where)
+    return replace(spec, model=own_hyperparameters(spec), n_train=size), nominal
 
-    spec = replace(spec, model=own_hyperparameters(spec))
 
-    cell = Cell(row["key"], column["key"], quantity, column.get("part", "test"), unit, nominal)
-    cell.committee = column.get("committee", "")
-    cell.weights = column.get("weights", "")
-    cell.missing = _why_missing(project, dataset, nominal, size)
+def _why_missing(project: Project, cell: Cell, spec: RunSpec, column: dict) -> str:
+    """Why a scale has no runs for a cell; or ''."""
     scale = project.config["scale"]
     if cell.committee == "mean" and "committee" not in project.scale:
-        cell.missing = f"committees are not part of the scale {scale}"
-    if row["key"] not in column.get("only", {}).get(scale, [row["key"]]):
-        cell.missing = cell.missing or f"left out at the scale {scale}"
-    if cell.missing:
-        return cell
-    spec = replace(spec, n_train=size)
-    check_batch(spec, where)
-    if cell.committee:
-        check_committee(spec, where)
-    if cell.committee:
-        cell.runs = _members(project, spec)
-        if cell.committee == "members":
-            cell.runs = cell.runs[: project.config["repeats"]]
-    else:
-        wanted = _repeats(project, name, row["key"])
-        cell.runs = [_run(project, spec, repeat) for repeat in range(wanted)]
-    absent = missing_packages(spec)
-    if absent and not all(run.metrics_file.exists() for run in cell.runs):
-        cell.missing = f"the package {', '.join(absent)} is not installed"
-        cell.runs = []
-    return cell
-
-
-def _why_missing(project: Project, dataset: str, nominal: int, size: int | None) -> str:
-    """Why a scale has no runs for a data set and the size that an experiment names; or ''."""
-    if project.family(dataset) is not None and size is None:
-        return f"N = {nominal:,} is not part of the scale {project.config['scale']}"
-    return project.why_no_data(dataset)
+        return f"committees are not part of the scale {scale}"
+    if project.family(spec.dataset) is not None and spec.n_train is None:
+        return f"N = {cell.n_train:,} is not part of the scale {scale}"
+    no_data = project.why_no_data(spec.dataset)
+    if no_data:
+        return no_data
+    left_out = cell.row not in column.get("only", {}).get(scale, [cell.row])
+    return f"left out at the scale {scale}" if left_out else ""
 
 
 def _repeats(project: Project, experiment: str, row: str) -> int:

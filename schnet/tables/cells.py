@@ -175,18 +175,8 @@ def entries(project: Project, name: str) -> list[Entry]:
     for row in experiment["rows"]:
         for column in experiment["columns"]:
             key = (row["key"], column["key"])
-            entry = Entry(*key, column.get("unit") or row.get("unit"))
-            entry.extension = bool(row.get("extension"))
-            entry.derived = row.get("derived", "")
-            entry.quoted = bool(row.get("quoted") or column.get("quoted"))
-            if key not in cells and key in printed and not entry.derived:
-                entry.quoted = True
-            if entry.derived:
-                entry.unit = SUMMARIES[entry.derived].unit
+            entry = _entry(row, column, key in cells, printed.get(key))
             entry.comparable = not project.made_up
-            entry.original = printed.get(key)
-            if entry.unit is None and entry.original:
-                entry.unit = entry.original.unit
             if key in cells:
                 _measure(entry, cells[key])
             if entry.original:
@@ -197,6 +187,22 @@ def entries(project: Project, name: str) -> list[Entry]:
             others = [e for e in out if e.column == entry.column]
             _derive(entry, [e for e in others if not (e.derived or e.extension or e.quoted)])
     return out
+
+
+def _entry(row: dict, column: dict, computed: bool, original: Printed | None) -> Entry:
+    """What is known of a cell before its runs are looked at."""
+    entry = Entry(row["key"], column["key"], column.get("unit") or row.get("unit"))
+    entry.extension = bool(row.get("extension"))
+    entry.derived = row.get("derived", "")
+    entry.quoted = bool(row.get("quoted") or column.get("quoted"))
+    entry.original = original
+    if entry.derived:
+        entry.unit = SUMMARIES[entry.derived].unit
+    elif original and not computed:
+        entry.quoted = True
+    if entry.unit is None and original:
+        entry.unit = original.unit
+    return entry
 
 
 def _printed(original: Printed, entry: Entry, path: Path | None) -> Printed:
@@ -210,39 +216,43 @@ def _printed(original: Printed, entry: Entry, path: Path | None) -> Printed:
 def _measure(entry: Entry, cell: Cell):
     """Fill in what the evaluated runs of a cell say."""
     entry.missing, entry.committee = cell.missing, cell.committee
-    values, raw, data, deviations = [], [], set(), []
-    for run in cell.runs:
-        metrics = run.metrics()
-        if metrics is None:
-            continue
-        found = _metric(metrics, cell, run)
-        entry.unit = entry.unit or found["unit"]
-        values.append(found["mae"] * factor(found["unit"], entry.unit))
-        spread = metrics["parts"][cell.part][cell.quantity].get("deviation")
-        if spread is not None:
-            deviations.append(spread * factor(found["unit"], entry.unit))
-        part = metrics.get("alternatives", {}).get("raw", {}).get(cell.part, {})
-        if cell.quantity in part and not cell.weights:
-            other = part[cell.quantity]
-            raw.append(other["mae"] * factor(other["unit"], entry.unit))
-        finished = Finished.read(run)
-        if finished is not None:
-            data.add(finished.digest[:DIGITS])
-        entry.runs.append(run)
-    if len(values) < len(cell.runs):
-        entry.missing = f"{len(values)} of {len(cell.runs)} runs there"
-    entry.repeats = len(values)
-    entry.data = "+".join(sorted(data - {""}))
-    if values:
-        entry.measured = float(np.mean(values))
-    if len(values) > 1:
-        entry.error = float(np.std(values, ddof=1) / math.sqrt(len(values)))
-    if values and len(deviations) == len(values):
-        entry.deviation = float(np.mean(deviations))
-    if raw:
-        entry.raw = float(np.mean(raw))
+    there = [(run, metrics) for run in cell.runs if (metrics := run.metrics()) is not None]
+    entry.runs = [run for run, _ in there]
+    entry.repeats = len(there)
+    entry.data = _data_behind(entry.runs)
+    if len(there) < len(cell.runs):
+        entry.missing = f"{len(there)} of {len(cell.runs)} runs there"
+    if there:
+        _average(entry, cell, there)
     if cell.committee == "mean":
         _measure_mean(entry, cell)
+
+
+def _data_behind(runs: list[Run]) -> str:
+    """Beginnings of the digests of the data that runs were made with."""
+    finished = (Finished.read(run) for run in runs)
+    return "+".join(sorted({f.digest[:DIGITS] for f in finished if f is not None} - {""}))
+
+
+def _average(entry: Entry, cell: Cell, there: list[tuple[Run, dict]]):
+    """Mean errors of one or more runs, given with their metrics, and the standard error."""
+    shown = [_metric(metrics, cell, run) for run, metrics in there]
+    unit = entry.unit = entry.unit or shown[0]["unit"]
+
+    def values(found: list[dict], key: str) -> list[float]:
+        return [one[key] * factor(one["unit"], unit) for one in found if one.get(key) is not None]
+
+    errors = values(shown, "mae")
+    entry.measured = float(np.mean(errors))
+    if len(errors) > 1:
+        entry.error = float(np.std(errors, ddof=1) / math.sqrt(len(errors)))
+    deviations = values([m["parts"][cell.part][cell.quantity] for _, m in there], "deviation")
+    if len(deviations) == len(errors):
+        entry.deviation = float(np.mean(deviations))
+    raw = [m.get("alternatives", {}).get("raw", {}).get(cell.part, {}) for _, m in there]
+    raw_errors = values([part.get(cell.quantity, {}) for part in raw], "mae")
+    if raw_errors and not cell.weights:
+        entry.raw = float(np.mean(raw_errors))
 
 
 def _measure_mean(entry: Entry, cell: Cell):
