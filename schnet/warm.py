@@ -152,10 +152,7 @@ def serve(listening: socket.socket, parent: int) -> list[str] | None:
             return None  # copies look after themselves (schnet.parent)
         if event == listening.fileno():
             if not imported:  # not for a workflow that runs no command
-                for module in MODULES:
-                    with suppress(ImportError):  # the command that needs it will say so
-                        importlib.import_module(module)
-                gc.freeze()  # pages that no collection touches stay shared
+                _import_modules()
                 imported = True
             caller, _ = listening.accept()
             try:
@@ -185,6 +182,14 @@ def serve(listening: socket.socket, parent: int) -> list[str] | None:
             for number, caller in copies.values():
                 if caller.fileno() == event:
                     _kill(number, signal.SIGTERM)
+
+
+def _import_modules() -> None:
+    """Import what copies will share."""
+    for module in MODULES:
+        with suppress(ImportError):  # the command that needs it will say so
+            importlib.import_module(module)
+    gc.freeze()  # pages that no collection touches stay shared
 
 
 def _begin(caller: socket.socket) -> list[str]:

@@ -253,8 +253,15 @@ def import_tf(args):
     print(f"{args.output}: T={p.n_interactions}, F={p.n_features}, trained with rho={rho}")
 
 
-def add_verbs(verbs):
-    """train, evaluate, verify, models, predict, import-tf"""
+def _add_inputs(p):
+    """--data, --split and --neighbours in place of those of a finished run"""
+    p.add_argument("--data", help="converted data set, in place of the run's")
+    p.add_argument("--split", help="split file, in place of the run's")
+    p.add_argument("--neighbours", help="neighbour lists, in place of the run's")
+
+
+def _add_train(verbs):
+    """train"""
     p = add_verb(verbs, "train", train)
     p.add_argument("run", nargs="?", help="run file (YAML), or its content as JSON")
     p.add_argument("-o", "--output", help="directory (default: that of the run file)")
@@ -290,11 +297,14 @@ def add_verbs(verbs):
     add_engine(p, default=None)
     add_compute(p)
 
+
+def add_verbs(verbs):
+    """train, evaluate, verify, models, predict, export, import-tf"""
+    _add_train(verbs)
+
     p = add_verb(verbs, "evaluate", evaluate)
     p.add_argument("run", nargs="+", help="run directory")
-    p.add_argument("--data", help="converted data set, in place of the run's")
-    p.add_argument("--split", help="split file, in place of the run's")
-    p.add_argument("--neighbours", help="neighbour lists, in place of the run's")
+    _add_inputs(p)
     add_engine(p)
     add_compute(p)
 
@@ -309,9 +319,7 @@ def add_verbs(verbs):
         default=1000,
         help="predict at most so many (default: 1000)",
     )
-    p.add_argument("--data", help="converted data set, in place of the run's")
-    p.add_argument("--split", help="split file, in place of the run's")
-    p.add_argument("--neighbours", help="neighbour lists, in place of the run's")
+    _add_inputs(p)
     add_compute(p)
 
     p = add_verb(verbs, "models", models)
