@@ -605,6 +605,32 @@ def test_claims_of_the_paper_beside_what_was_measured(workflow, tmp_path):
         open_project(workflow, tmp_path)
 
 
+def test_a_claim_may_be_about_factors(workflow, tmp_path):
+    """T = 6 against T = 2: by 2, 1.4 and 1.3 for ever more molecules."""
+    project = open_project(workflow, tmp_path)
+    errors = {"n25000": (6, 3), "n50000": (3.64, 2.6), "n110000": (1.3, 1)}
+    for row, pair in errors.items():
+        for column, error in zip(("T2", "T6"), pair, strict=True):
+            finish(runs_of(project, "learning_curves_qm9", row, column)[0], error, "eV", "U0")
+    notes = tables.make_table(project, "learning_curves_qm9").notes
+    claim = next(note for note in notes if "become more significant" in note)
+    assert claim.endswith(
+        "Here: yes (N = 25,000 (here 2,500)); too close to say (N = 50,000 (here 5,000))."
+    )
+    summary.render(project, tmp_path / "page.md")
+    compared = (
+        "T=6 against T=2: N = 25,000 (here 2,500) a factor of 2.00, N = 110,000 (here 10,000): 1.30"
+    )
+    assert compared in (tmp_path / "page.md").read_text()
+
+    file = workflow / "workflow/experiments/learning_curves_qm9.yaml"
+    experiment = read_yaml(file)
+    experiment["claims"][1]["more_than"] = "n11000"
+    write_yaml(file, experiment)
+    with pytest.raises(ConfigError, match=r"learning_curves_qm9.yaml: claim .*'n11000'.*'n110000'"):
+        open_project(workflow, tmp_path)
+
+
 def test_notes_count_verified_runs(workflow, tmp_path):
     project = open_project(workflow, tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from schnet.tables.cells import Entry, digits, fixed, title_of
 VERDICTS = ("yes", "no", "too close to say", "cannot be said")
 #: relative difference of two single runs that may be chance; standard errors of means that may be
 NOISE, ERRORS = 0.1, 2.0
+TINY = 1e-100  # in place of an error of zero, which no factor can be taken of
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ def judged(experiment: dict, cells: list[Entry]) -> list[tuple[str, list[Found]]
     """Every claim of an experiment, as the paper makes it, and what was found.
 
     A claim names the row (or column) with the smallest errors, those it is compared with, and the
-    columns (or rows) in which that holds.
+    columns (or rows) in which that holds. With ``more_than`` it is about the factor between the
+    errors of the best of the others and those of the first: larger than in that column (or row).
 
     Args:
         experiment: its ``claims``, ``rows`` and ``columns``.
@@ -48,11 +51,18 @@ def judged(experiment: dict, cells: list[Entry]) -> list[tuple[str, list[Found]]
     for claim in experiment.get("claims", []):
         among = [claim["smallest"], *claim["among"]]
         of_rows = claim["smallest"] in rows
-        found = []
-        for place in claim.get("within", columns if of_rows else rows):
+        names = [labels[key] for key in among]
+        there = {}
+        for place in columns if of_rows else rows:
             pairs = [(key, place) if of_rows else (place, key) for key in among]
             compared = [by_key.get(pair) for pair in pairs]
-            found.append(_found(labels[place], labels, among, compared))
+            there[place] = _compare(labels[place], names, compared)
+        places = [there[place] for place in claim.get("within", there)]
+        if "more_than" in claim:
+            other = there[claim["more_than"]]
+            found = [_more(comparison, other) for comparison in places]
+        else:
+            found = [_smaller(comparison) for comparison in places]
         out.append((claim["text"], found))
     return out
 
@@ -75,32 +85,80 @@ def verdicts(experiment: dict, cells: list[Entry]) -> list[str]:
     return sentences
 
 
-def _found(
-    place: str, labels: dict[str, str], among: list[str], compared: list[Entry | None]
-) -> Found:
-    """Whether the first of the compared cells has the smallest error."""
-    cells = [cell for cell in compared if cell is not None and cell.measured is not None]
-    known = [cell.measured for cell in cells if cell.measured is not None]
-    if len(known) < len(compared):
-        return Found(place, "cannot be said")
-    sizes = {run.settings.n_train or 0 for cell in cells for run in cell.runs}
+@dataclass(frozen=True)
+class _Comparison:
+    """Errors in one place: of what should have the smallest, and of the best of the others.
+
+    Attributes:
+        place: the column (or row), as a sentence names it.
+        names: of the two, "A against B"; empty where an error is missing.
+        cells: theirs; empty where an error is missing.
+    """
+
+    place: str
+    names: str = ""
+    cells: tuple[Entry, ...] = ()
+
+    @property
+    def errors(self) -> list[float]:
+        """Of the first, and of the best of the others."""
+        return [cell.measured for cell in self.cells if cell.measured is not None]
+
+    @property
+    def factor(self) -> float:
+        """By which the error of the first is smaller."""
+        first, best = (max(error, TINY) for error in self.errors)
+        return best / first
+
+    @property
+    def chance(self) -> float:
+        """Relative difference of the errors that may be chance."""
+        known = [cell.error for cell in self.cells if cell.error is not None]
+        if len(known) < len(self.cells):
+            return NOISE
+        pairs = zip(known, self.errors, strict=True)
+        return ERRORS * math.hypot(*(error / max(mean, TINY) for error, mean in pairs))
+
+    @property
+    def text(self) -> str:
+        """Both errors, with their unit."""
+        numbers = " / ".join(fixed(error, digits(error)) for error in self.errors)
+        return f"{numbers} {self.cells[0].unit or ''}".strip()
+
+
+def _compare(place: str, names: list[str], cells: list[Entry | None]) -> _Comparison:
+    """The first cell and the one with the smallest error among the others."""
+    measured = [cell for cell in cells if cell is not None and cell.measured is not None]
+    if len(measured) < len(cells):
+        return _Comparison(place)
+    sizes = {run.settings.n_train or 0 for cell in measured for run in cell.runs}
     stated = re.search(r"N = ([\d,]+)", place)
     if stated and len(sizes) == 1 and f"{min(sizes):,}" != stated[1]:
         place = f"{place} (here {min(sizes):,})"
-    best = min(range(1, len(known)), key=known.__getitem__)
-    errors = " / ".join(fixed(known[k], digits(known[k])) for k in (0, best))
-    unit = cells[0].unit or ""
-    verdict = "yes" if known[0] < known[best] else "no"
-    if _close(cells[0], cells[best]):
-        verdict = "too close to say"
-    names = f"{labels[among[0]]} against {labels[among[best]]}"
-    return Found(place, verdict, names, f"{errors} {unit}".strip())
+    best = min(range(1, len(measured)), key=lambda k: measured[k].measured or 0.0)
+    return _Comparison(place, f"{names[0]} against {names[best]}", (measured[0], measured[best]))
 
 
-def _close(one: Entry, other: Entry) -> bool:
-    """Whether the difference of two cells may be chance."""
-    assert one.measured is not None and other.measured is not None
-    difference = abs(one.measured - other.measured)
-    if one.error is not None and other.error is not None:
-        return difference < ERRORS * (one.error**2 + other.error**2) ** 0.5
-    return difference < NOISE * max(one.measured, other.measured)
+def _verdict(factor: float, chance: float) -> str:
+    """Whether a factor is larger than one, by more than a relative difference due to chance."""
+    if abs(math.log(factor)) < chance:
+        return "too close to say"
+    return "yes" if factor > 1 else "no"
+
+
+def _smaller(comparison: _Comparison) -> Found:
+    """Whether the first has the smaller error."""
+    if not comparison.cells:
+        return Found(comparison.place, "cannot be said")
+    verdict = _verdict(comparison.factor, comparison.chance)
+    return Found(comparison.place, verdict, comparison.names, comparison.text)
+
+
+def _more(comparison: _Comparison, other: _Comparison) -> Found:
+    """Whether the error of the first is smaller by a larger factor than in another place."""
+    if not comparison.cells or not other.cells:
+        return Found(comparison.place, "cannot be said")
+    chance = math.hypot(comparison.chance, other.chance)
+    verdict = _verdict(comparison.factor / other.factor, chance)
+    factors = f"a factor of {comparison.factor:.2f}, {other.place}: {other.factor:.2f}"
+    return Found(comparison.place, verdict, comparison.names, factors)
