@@ -393,7 +393,7 @@ def show(
     else:
         prices = finished(results, threads, device)
     costs, seen = [], set()
-    for name in project.experiments:
+    for name in project.experiments_in_order():
         cost = Cost(name)
         for run in project.runs_of(name):
             if run.path in seen:
