@@ -942,17 +942,19 @@ def test_plan_counts_runs_and_says_what_is_not_known(workflow, tmp_path, capsys)
     plan.show(project)
     out = capsys.readouterr().out
     names = project.experiments_in_order()  # the paper's tables first
-    counted = {
-        run.path for name in names[: names.index("table_4_larger")] for run in project.runs_of(name)
-    }
-    new = [run for run in project.runs_of("table_4_larger") if run.path not in counted]
+    assert names[0] == "table_1"
+    for name in ("table_1", "table_4_larger"):
+        before = names[: names.index(name)]
+        counted = {run.path for earlier in before for run in project.runs_of(earlier)}
+        new = [run for run in project.runs_of(name) if run.path not in counted]
+        steps = f"{sum(run.settings.steps for run in new):,}"
+        known = rf"{name} +{len(new)} +0 +{steps} +unknown +unknown"
+        assert re.search(rf"{known} .*{len(new)} runs of \d+ kinds", out)
     assert 0 < len(new) < len(project.runs_of("table_4_larger"))
-    steps = f"{sum(run.settings.steps for run in new):,}"
-    known = rf"table_4_larger +{len(new)} +0 +{steps} +unknown +unknown"
-    assert re.search(rf"{known} .*{len(new)} runs of \d+ kinds", out)
     assert "there are no finished runs" in out
     assert re.search(r"c20_dynamics +5 +0 +77,500,000 +60.00", out)
     seconds = {"steps": 1000, "training_seconds": 36.0, "hardware": provenance.hardware()}
+    new = project.runs_of("table_1")
     finish(next(run for run in new if run.settings.target == "U"), result=seconds)
     # 36 s for a thousand steps: a hundred hours for each run of that kind
     kind = [
