@@ -3,8 +3,8 @@
 A training is replayed to its first row of history.csv, any other fit is done again, both in a
 temporary folder; test structures are predicted anew; and metrics.json is computed again from
 predictions.h5 or, where that was not kept, compared with the new predictions. Where the model was
-not kept either, only the beginning of its training is replayed. What was found is kept beside the
-run, in verified.json.
+not kept either, only the beginning of its training is replayed; any other fit, done again, gives a
+model. What was found is kept beside the run, in verified.json.
 """
 
 from __future__ import annotations
@@ -113,13 +113,15 @@ def replay_training(
     return _worst("history", TOLERANCE_HISTORY, differences)
 
 
-def refit(
-    spec: RunSpec, inputs: Inputs, indices, old: Predictor, *, threads: int, device: str
-) -> Check:
-    """Fit again and compare predictions of some structures with those of the old fit."""
+def fit_again(spec: RunSpec, *, threads: int, device: str) -> Predictor:
+    """The model of a method without gradient steps, fitted anew; nothing of it is kept."""
     with tempfile.TemporaryDirectory() as temporary:
         methods.fit(spec, temporary, threads=threads, device=device)
-        new = methods.load(temporary, spec.method, threads=threads, device=device)
+        return methods.load(temporary, spec.method, threads=threads, device=device)
+
+
+def compare_fits(spec: RunSpec, inputs: Inputs, indices, old: Predictor, new: Predictor) -> Check:
+    """Compare the predictions of two fits for some structures."""
     before, after = (predict(p, inputs, indices, spec.target, None) for p in (old, new))
     difference = np.abs(after["predicted"] - before["predicted"]).max()
     scale = _typical(before["predicted"] - before["true"])
@@ -249,8 +251,7 @@ def verify(
     Writes verified.json into the run's directory, changes nothing else there, and prints a line.
 
     Args:
-        folder: the directory of a finished and evaluated run; of a training the model may be
-            missing.
+        folder: the directory of a finished and evaluated run; its model may be missing.
         threads, device: what computes.
         steps: a training whose first row of history.csv lies further is not replayed.
         structures: of the test part, predicted at most.
@@ -269,19 +270,22 @@ def verify(
     inputs = open_inputs_of(folder, spec, about)
     if not (folder / METRICS_FILE).exists():
         raise DataError(f"{folder}: has no metrics.json; evaluate the run first")
-    has_history = methods.method(spec.method).HISTORY
     predictor = None
-    if (folder / MODEL_FILE).exists() or not has_history:
+    if (folder / MODEL_FILE).exists():
         predictor = methods.load(folder, spec.method, threads=threads, device=device)
     checks, not_done = [], []
-    if has_history:
+    if methods.method(spec.method).HISTORY:
         replayed = replay_training(folder, spec, steps=steps, threads=threads, device=device)
         checks += [replayed] if replayed else []
         if replayed is None:
             not_done.append(f"history not replayed: its first row is beyond step {steps:,}")
-    elif predictor is not None:
-        some = next(iter(_test_parts(inputs).values()), inputs.parts["validation"])[:structures]
-        checks.append(refit(spec, inputs, some, predictor, threads=threads, device=device))
+    else:
+        fitted = fit_again(spec, threads=threads, device=device)
+        if predictor is None:
+            predictor = fitted
+        else:
+            some = next(iter(_test_parts(inputs).values()), inputs.parts["validation"])[:structures]
+            checks.append(compare_fits(spec, inputs, some, predictor, fitted))
     if predictor is None:
         not_done.append("errors not computed again: the model was not kept")
     else:

@@ -14,7 +14,7 @@ from schnet.data.structures import Structures, load
 from schnet.descriptors import CRYSTALS, Matrices, distances, matrices
 from schnet.errors import ConfigError, DataError, ModelError, SchNetError
 from schnet.evaluation import evaluate
-from schnet.files import read_json, read_yaml
+from schnet.files import read_json, read_yaml, write_json
 from schnet.methods import (
     check_method,
     fit,
@@ -430,6 +430,16 @@ def test_a_kernel_run_verifies_by_a_new_fit(kernel_run, tmp_path, capsys):
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     content["arrays"]["coefficients"] *= 1.1
     torch.save(content, tmp_path / "model.pt")
+    assert not verify(tmp_path)
+    # without the model the new fit is compared with what the run has of the old one
+    (tmp_path / "model.pt").unlink()
+    capsys.readouterr()
+    assert verify(tmp_path) and "predictions 0.0e+00" in capsys.readouterr().out
+    (tmp_path / "predictions.h5").unlink()
+    assert verify(tmp_path) and "named structures 0.0e+00" in capsys.readouterr().out
+    metrics = read_json(tmp_path / "metrics.json")
+    metrics["parts"]["test"]["energy"]["largest"][0]["error"] *= 1.1
+    write_json(tmp_path / "metrics.json", metrics)
     assert not verify(tmp_path)
 
 

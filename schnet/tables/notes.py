@@ -181,7 +181,8 @@ def _verified(runs: list[Run]) -> list[str]:
     text = f"{len(good)} of {len(runs)} runs were {here}"
     if not good:
         text = f"None of {len(runs)} runs has been {here}"
-    no_model = sum(not run.model_file.exists() for run in good)
+    trained = [run for run in good if run.settings.method == "neural"]
+    no_model = sum(not run.model_file.exists() for run in trained)
     if no_model:
         text += f"; of {no_model} of them, whose models were not kept, the first steps alone"
     bad = list(found.values()).count(False)
