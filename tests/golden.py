@@ -15,7 +15,7 @@ from schnet.models import load_model
 TESTS = Path(__file__).resolve().parent
 STRUCTURES, NUMBERS = TESTS / "golden.extxyz", TESTS / "golden.json"
 RUNS = TESTS.parent / "results" / "replication" / "small" / "runs"
-#: structure -> the runs whose models are asked, one for each kind of training
+#: structure -> the run whose model is asked, the only one of these that has kept it
 MODELS = {
     "ethanol": "md17_ethanol/energy+forces/schnet-T3-*/n1000/rep0",
     "aspirin": "qm9/U0/schnet-T6-F64-short-*/n10000/rep0",
@@ -33,8 +33,8 @@ def structures():
 
 def model_file(name):
     """The model that is asked about a structure."""
-    (folder,) = RUNS.glob(MODELS[name])
-    return folder / "model.pt"
+    (file,) = RUNS.glob(f"{MODELS[name]}/model.pt")
+    return file
 
 
 def reference(name, atoms):

@@ -137,7 +137,7 @@ def test_live_query_up_to_the_table(materials_api, tmp_path, monkeypatch):
     content["families"]["materials"] |= {"n_train": {3000: 4, 60000: None}, "n_validation": 1}
     write_yaml(scale, content)
     monkeypatch.setenv("MP_API_ENDPOINT", materials_api["endpoint"])
-    settings = ["scale=small", "materials_project=live", "device=cpu"]
+    settings = ["scale=small", "materials_project=live", "device=cpu", "repeats=1"]
     steps = "run={steps: 20, validation_interval: 10, batch_size: 4}"
     done = snakemake("table_2", "--config", *settings, steps, cwd=checkout)
     assert done.returncode == 0, done.stdout + done.stderr
