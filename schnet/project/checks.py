@@ -187,7 +187,10 @@ def check_claims(experiment: dict, where: str):
         compared, places = (rows, columns) if claim["smallest"] in rows else (columns, rows)
         for key in claim["among"]:
             known_or_nearest(key, compared, "row or column", place)
-        for key in [*claim.get("within", []), *filter(None, [claim.get("more_than")])]:
+        named = list(claim.get("within", []))
+        if "more_than" in claim:
+            named.append(claim["more_than"])
+        for key in named:
             known_or_nearest(key, places, "row or column", place)
 
 
