@@ -298,11 +298,14 @@ def test_a_family_adjusts_an_architecture_of_the_scale(workflow):
         load_project({"scale": "demo"}, workflow)
 
 
-def test_a_scale_says_how_often_some_rows_are_repeated(workflow):
-    path = workflow / "workflow/scales/demo.yaml"
-    usual = read_yaml(path)
-    repeats_of = {"table_1": {"U0": 3, "zpve": 1}, "learning_curves_qm9": 2}
-    write_yaml(path, usual | {"repeats_of": repeats_of})
+def test_an_experiment_says_how_often_it_is_repeated_at_a_scale(workflow):
+    folder = workflow / "workflow/experiments"
+    table = read_yaml(folder / "table_1.yaml")
+    curves = read_yaml(folder / "learning_curves_qm9.yaml")
+    for row in table["rows"]:
+        row["repeats_at"] = {"U0": {"demo": 3, "small": 2}, "zpve": {"demo": 1}}.get(row["key"], {})
+    write_yaml(folder / "table_1.yaml", table)
+    write_yaml(folder / "learning_curves_qm9.yaml", curves | {"repeats_at": {"demo": 2}})
 
     def repeats(name, row, column, **config):
         project = load_project({"scale": "demo"} | config, workflow)
@@ -313,12 +316,12 @@ def test_a_scale_says_how_often_some_rows_are_repeated(workflow):
     assert [repeats("table_1", row, "schnet", repeats=2) for row in rows] == [2, 1, 2]
     assert repeats("learning_curves_qm9", "n25000", "T1") == 2
     assert repeats("learning_curves_qm9", "n25000", "T1", repeats=1) == 1
+    # another scale: what it has in general
+    assert repeats("learning_curves_qm9", "n25000", "T1", scale="small") == 1
+    assert repeats("table_1", "homo", "schnet", scale="small", repeats=3) == 3
 
-    write_yaml(path, usual | {"repeats_of": {"table_1": {"U00": 3}}})
-    with pytest.raises(ConfigError, match="repeats_of: table_1: no row 'U00'; .*'U0'"):
-        load_project({"scale": "demo"}, workflow)
-    write_yaml(path, usual | {"repeats_of": {"table_11": 3}})
-    with pytest.raises(ConfigError, match="repeats_of: no experiment 'table_11'"):
+    write_yaml(folder / "learning_curves_qm9.yaml", curves | {"repeats_at": {"smal": 2}})
+    with pytest.raises(ConfigError, match="qm9.yaml: repeats_at: no scale 'smal'; .*'small'"):
         load_project({"scale": "demo"}, workflow)
 
 

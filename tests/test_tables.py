@@ -1055,8 +1055,7 @@ def test_plan_measures_where_asked(workflow, tmp_path, capsys, monkeypatch):
         if path.stem != "table_2":
             path.unlink()
     small = workflow / "workflow" / "scales" / "small.yaml"
-    gone = ("simulations", "repeats_of")
-    write_yaml(small, {k: v for k, v in read_yaml(small).items() if k not in gone})
+    write_yaml(small, {k: v for k, v in read_yaml(small).items() if k != "simulations"})
     monkeypatch.setattr(plan, "MADE_UP", 40)
     monkeypatch.setattr(plan, "PATIENCE", 0.5)
     project = open_project(workflow, tmp_path)
@@ -1068,7 +1067,7 @@ def test_plan_measures_where_asked(workflow, tmp_path, capsys, monkeypatch):
     assert "measured here and now" in out and "finished runs" not in out
     assert "fits without gradient steps are not timed" in out
     # kernels take no steps: their time is not measured by some of them
-    assert "3 runs of 3 kinds unknown" in out
+    assert "9 runs of 3 kinds unknown" in out
     assert re.search(r"materials_project .* 0.\d+ s", out)
 
 

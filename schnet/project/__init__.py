@@ -22,9 +22,9 @@ from schnet.project.checks import (
     check_committee,
     check_derived,
     check_names,
-    check_only,
     check_overrides,
     check_scale,
+    check_scales,
     check_spec,
     hyperparameter_names,
     hyperparameters_class,
@@ -192,12 +192,12 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
         load_experiments(folder),
         load_figures(folder),
     )
-    check_scale(project.scale, project.experiments, f"workflow/scales/{resolved['scale']}.yaml")
+    check_scale(project.scale, f"workflow/scales/{resolved['scale']}.yaml")
     scales = sorted(path.stem for path in (folder / "workflow" / "scales").glob("*.yaml"))
     for name, experiment in project.experiments.items():
         check_claims(experiment, f"workflow/experiments/{name}.yaml")
         check_derived(experiment, f"workflow/experiments/{name}.yaml")
-        check_only(experiment, scales, f"workflow/experiments/{name}.yaml")
+        check_scales(experiment, scales, f"workflow/experiments/{name}.yaml")
         project.cells[name] = [
             _cell(project, name, row, column)
             for row in experiment["rows"]
@@ -252,7 +252,7 @@ def _cell(project: Project, name: str, row: dict, column: dict) -> Cell:
         if cell.committee == "members":
             cell.runs = cell.runs[: project.config["repeats"]]
     else:
-        wanted = _repeats(project, name, row["key"])
+        wanted = _repeats(project, project.experiments[name], row)
         cell.runs = [_run(project, spec, repeat) for repeat in range(wanted)]
     absent = missing_packages(spec)
     if absent and not all(run.metrics_file.exists() for run in cell.runs):
@@ -310,18 +310,15 @@ def _why_missing(project: Project, cell: Cell, spec: RunSpec, column: dict) -> s
     return f"left out at the scale {scale}" if left_out else ""
 
 
-def _repeats(project: Project, experiment: str, row: str) -> int:
+def _repeats(project: Project, experiment: dict, row: dict) -> int:
     """How many runs a cell has: as many as the experiment asks for, as far as the scale goes.
 
-    What the scale says of this experiment, or of this row, stands in place of both.
+    What the experiment, or before it the row, says of this very scale stands in place of both.
     """
-    asked = project.experiments[experiment].get("repeats", 1)
-    limit = project.scale["repeats"]
-    own = project.scale.get("repeats_of", {}).get(experiment)
-    if isinstance(own, dict):
-        own = own.get(row)
-    if own is not None:
-        asked = limit = own
+    asked, limit = experiment.get("repeats", 1), project.scale["repeats"]
+    exact = {**experiment.get("repeats_at", {}), **row.get("repeats_at", {})}
+    if project.config["scale"] in exact:
+        asked = limit = exact[project.config["scale"]]
     return min(asked, project.config["repeats"] or limit)
 
 

@@ -76,24 +76,23 @@ def check_overrides(model: dict, runs):
         known_or_nearest(name, sorted(known), "hyper-parameter", "config.yaml: run: model")
 
 
-def check_scale(scale: dict, experiments: dict[str, dict], where: str):
-    """Raise ConfigError for an architecture, an experiment or a row that does not exist."""
+def check_scale(scale: dict, where: str):
+    """Raise ConfigError for an architecture that does not exist."""
     layers = {where: scale}
     layers |= {f"{where}: families: {name}": layer for name, layer in scale["families"].items()}
     for place, layer in layers.items():
         for name in layer.get("architectures", {}):
             known_or_nearest(name, architectures(), "architecture", f"{place}: architectures")
-    place = f"{where}: repeats_of"
-    for name, wanted in scale.get("repeats_of", {}).items():
-        known_or_nearest(name, experiments, "experiment", place)
-        rows = [row["key"] for row in experiments[name]["rows"]]
-        for key in wanted if isinstance(wanted, dict) else []:
-            known_or_nearest(key, rows, "row", f"{place}: {name}")
 
 
-def check_only(experiment: dict, scales: list[str], where: str):
-    """Raise ConfigError where ``only:`` of a column names no scale or no row."""
+def check_scales(experiment: dict, scales: list[str], where: str):
+    """Raise ConfigError where ``repeats_at:`` or ``only:`` name no scale, or ``only:`` no row."""
     rows = [row["key"] for row in experiment["rows"]]
+    layers = {where: experiment}
+    layers |= {f"{where}: rows {row['key']}": row for row in experiment["rows"]}
+    for place, layer in layers.items():
+        for scale in layer.get("repeats_at", {}):
+            known_or_nearest(scale, scales, "scale", f"{place}: repeats_at")
     for column in experiment["columns"]:
         place = f"{where}: columns {column['key']}: only"
         for scale, keys in column.get("only", {}).items():
