@@ -24,7 +24,7 @@ from schnet.project.checks import (
     check_names,
     check_overrides,
     check_scale,
-    check_scales,
+    check_scale_names,
     check_spec,
     hyperparameter_names,
     hyperparameters_class,
@@ -197,7 +197,7 @@ def load_project(config: dict | None = None, root: str | Path | None = None) -> 
     for name, experiment in project.experiments.items():
         check_claims(experiment, f"workflow/experiments/{name}.yaml")
         check_derived(experiment, f"workflow/experiments/{name}.yaml")
-        check_scales(experiment, scales, f"workflow/experiments/{name}.yaml")
+        check_scale_names(experiment, scales, f"workflow/experiments/{name}.yaml")
         project.cells[name] = [
             _cell(project, name, row, column)
             for row in experiment["rows"]

@@ -85,7 +85,7 @@ def check_scale(scale: dict, where: str):
             known_or_nearest(name, architectures(), "architecture", f"{place}: architectures")
 
 
-def check_scales(experiment: dict, scales: list[str], where: str):
+def check_scale_names(experiment: dict, scales: list[str], where: str):
     """Raise ConfigError where ``repeats_at:`` or ``only:`` name no scale, or ``only:`` no row."""
     rows = [row["key"] for row in experiment["rows"]]
     layers = {where: experiment}
