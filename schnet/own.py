@@ -18,7 +18,7 @@ from schnet.errors import ConfigError, DataError, SchNetError, known_or_nearest
 from schnet.evaluation import evaluate
 from schnet.files import atomic, read_yaml, scratch, write_yaml
 from schnet.models.registry import model_class
-from schnet.plan import seconds_per_step
+from schnet.plan.timing import seconds_per_step
 from schnet.run import Run, RunSpec, make_spec
 
 log = logging.getLogger("schnet")

@@ -54,6 +54,7 @@ def mirror():
 
 def copy_workflow(folder):
     """The workflow without results, so that the tests never touch those of the user."""
+    folder.mkdir(exist_ok=True)
     for name in ("Snakefile", "config.yaml", "workflow", "slurm", "profiles"):
         source = ROOT / name
         if source.is_dir():
@@ -61,6 +62,12 @@ def copy_workflow(folder):
         else:
             shutil.copy(source, folder)
     return folder
+
+
+@pytest.fixture
+def workflow(tmp_path):
+    """A copy of the workflow that the test may change."""
+    return copy_workflow(tmp_path / "checkout")
 
 
 def copy_small_workflow(folder):

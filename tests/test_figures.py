@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, copy_workflow, schnet, snakemake, write_molecules
+from conftest import ROOT, schnet, snakemake, write_molecules
 
 from schnet import figures
 from schnet.data.store import Store
@@ -500,11 +500,6 @@ def test_a_wrong_figure_of_data_is_refused(workflow, datasets, changes, message)
     declare_data(workflow, datasets, **changes)
     with pytest.raises(ConfigError, match=rf"figures/mine.yaml.*{message}"):
         load_project({"scale": "demo"}, workflow)
-
-
-@pytest.fixture
-def workflow(tmp_path):
-    return copy_workflow(tmp_path)
 
 
 def declare(folder, name, **changes):

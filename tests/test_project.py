@@ -1,7 +1,6 @@
 """From configuration files to runs: what a run is, what decides where it lives, what is refused."""
 
 import importlib.util
-import shutil
 
 import pytest
 import yaml
@@ -11,14 +10,6 @@ from schnet.errors import ConfigError
 from schnet.files import read_yaml, write_yaml
 from schnet.project import load_project
 from schnet.run import make_spec
-
-
-@pytest.fixture
-def workflow(tmp_path):
-    """A copy of the workflow's files that a test may change."""
-    shutil.copy(ROOT / "config.yaml", tmp_path)
-    shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
-    return tmp_path
 
 
 def write_experiment(workflow, name, rows, columns=None, run=None):

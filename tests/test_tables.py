@@ -1,7 +1,5 @@
-"""Tables, report, comparison and plan as a reader meets them."""
+"""Tables as a reader meets them."""
 
-import base64
-import csv
 import json
 import re
 import shutil
@@ -11,100 +9,26 @@ import h5py
 import numpy as np
 import pytest
 from conftest import ROOT
+from finished_runs import (
+    finish,
+    finish_all,
+    line_of,
+    open_project,
+    rendered,
+    runs_of,
+    sources,
+    write_methods_table,
+)
 
-from schnet import plan, provenance, report, summary, tables
-from schnet.compare import compare, pairs
+from schnet import provenance, report, summary, tables
 from schnet.data import census
 from schnet.data.fetch import fetch_file
-from schnet.errors import ConfigError, DataError, SchNetError
+from schnet.errors import ConfigError, DataError
 from schnet.figures import cost
 from schnet.files import read_yaml, write_json, write_yaml
 from schnet.project import load_project
 from schnet.tables.writers import latex_text, markdown
 from schnet.units import factor
-
-
-@pytest.fixture
-def workflow(tmp_path):
-    """A copy of the workflow's files, to be changed by the test."""
-    folder = tmp_path / "checkout"
-    shutil.copytree(ROOT / "workflow", folder / "workflow")
-    shutil.copy(ROOT / "config.yaml", folder)
-    return folder
-
-
-def open_project(root, tmp_path, scale="small"):
-    return load_project({"scale": scale, "results_dir": str(tmp_path / "results")}, root=root)
-
-
-def runs_of(project, experiment, row, column):
-    """The runs behind one cell."""
-    cells = {(c.row, c.column): c for c in project.cells[experiment]}
-    return cells[row, column].runs
-
-
-def finish(
-    run,
-    mae=1.0,
-    unit="eV",
-    quantity=None,
-    raw=None,
-    deviation=None,
-    execution=None,
-    result=None,
-    **about,
-):
-    """Write run.yaml and metrics.json of a run, as training and evaluation do."""
-    quantity = quantity or run.settings.target
-    errors = {quantity: {"mae": mae, "rmse": 2 * mae, "unit": unit, "n": 9}}
-    if deviation is not None:
-        errors[quantity]["deviation"] = deviation
-    alternatives = {}
-    if raw is not None:
-        alternatives = {"raw": {"test": {quantity: {"mae": raw, "unit": unit}}}}
-    metrics = {
-        "target": run.settings.target,
-        "weights": "raw",
-        "parts": {"test": errors},
-        "alternatives": alternatives,
-    }
-    write_json(run.metrics_file, metrics)
-    source = {"file": "f", "url": "u", "checksum_from": "workflow/sources.yaml"}
-    content = {
-        "run": run.settings.scientific(),
-        "execution": execution or {"device": "cpu", "threads": 1},
-        "result": result
-        or {"steps": 10, "training_seconds": 2.0, "peak_memory_mb": 7, "engine": "reference"},
-        "data": {
-            "sources": [source],
-            "notes": {},
-            "digest": "0123456789abcdef",
-            "split_digest": "s",
-        },
-        "provenance": {"code": {}, "gpu": "A big GPU", "cpu": "a small CPU"},
-    }
-    for key, value in about.items():
-        content[key] = content.get(key, {}) | value
-    write_yaml(run.folder / "run.yaml", content)
-
-
-def sources(*records):
-    return {"sources": [{"url": "u"} | record for record in records]}
-
-
-def rendered(project, name, tmp_path):
-    """(Markdown, LaTeX, cells of the CSV file by row and column) of a table."""
-    stem = tmp_path / "rendered" / name
-    tables.render(project, name, stem)
-    with open(stem.with_suffix(".csv"), newline="", encoding="utf-8") as f:
-        cells = {(r["row"], r["column"]): r for r in csv.DictReader(f)}
-    return stem.with_suffix(".md").read_text(), stem.with_suffix(".tex").read_text(), cells
-
-
-def line_of(markdown, label):
-    """The texts of one row of a Markdown table."""
-    line = next(x for x in markdown.splitlines() if x.startswith(f"| {label} |"))
-    return [text.strip() for text in line.strip("|").split("|")]
 
 
 # ---- printed numbers -----------------------------------------------------------------------------
@@ -313,26 +237,6 @@ def test_printed_numbers_of_another_document_are_called_by_its_name(workflow, tm
     assert (cells["U0", "sgdr"]["measured"], cells["U0", "sgdr"]["printed"]) == ("20", "9.5")
     assert cells["mu_dipole", "sgdr"]["printed"] == "0.017"
     assert cells["mu", "sgdr"]["printed"] == cells["U0", "usual"]["printed"] == ""
-
-
-def write_methods_table(workflow):
-    """A table of two methods, one with gradient steps and one without."""
-    experiment = {
-        "title": "Methods",
-        "caption": "A network beside the mean.",
-        "run": {
-            "dataset": "qm9",
-            "target": "U0",
-            "n_train": 110000,
-            "model": {"n_interactions": 3},
-        },
-        "rows": [
-            {"key": "schnet", "label": "SchNet", "unit": "eV"},
-            {"key": "mean", "label": "mean", "unit": "eV", "run": {"method": "mean"}},
-        ],
-        "columns": [{"key": "mae", "label": "MAE"}],
-    }
-    write_yaml(workflow / "workflow" / "experiments" / "methods.yaml", experiment)
 
 
 def test_a_method_without_steps_is_rendered_everywhere(workflow, tmp_path):
@@ -733,18 +637,6 @@ def test_latex_of_every_table_is_escaped(workflow, tmp_path):
         assert text.count("{") == text.count("}")
 
 
-def finish_all(project, name):
-    """Finish all runs of a table with whatever its cells show."""
-    cells = [cell for cells in project.cells.values() for cell in cells]
-    for k, run in enumerate(project.runs_of(name)):
-        finish(run)
-        metrics = json.loads(run.metrics_file.read_text())
-        for cell in (c for c in cells if run.path in {r.path for r in c.runs}):
-            error = {"mae": 0.0123 * (k + 1), "rmse": 1.0, "n": 9, "unit": cell.unit or "eV"}
-            metrics["parts"].setdefault(cell.part, {})[cell.quantity] = error
-        write_json(run.metrics_file, metrics)
-
-
 def test_latex_heads_span_their_columns(workflow, tmp_path):
     project = open_project(workflow, tmp_path, "paper")
     finish_all(project, "table_3")
@@ -775,329 +667,6 @@ def test_latex_compiles(workflow, tmp_path):
     assert done.returncode == 0, done.stdout[-2000:]
     log = (tmp_path / "page.log").read_text(errors="replace")
     assert not re.findall("Overfull .*|.*too large for page.*", log)
-
-
-# ---- report --------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("execution", "result", "hardware"),
-    [
-        ({"device": "cpu"}, {}, "a small CPU"),
-        ({"device": "cuda"}, {}, "A big GPU"),
-        ({"device": "cpu"}, {"hardware": "one of two CPUs"}, "one of two CPUs"),
-    ],
-)
-def test_report_names_the_hardware_that_was_used(workflow, tmp_path, execution, result, hardware):
-    project = open_project(workflow, tmp_path)
-    run = runs_of(project, "table_1", "U0", "schnet")[0]
-    result = {"steps": 10, "training_seconds": 2.0, "peak_memory_mb": 7, "engine": "e"} | result
-    finish(run, 0.1, execution=execution, result=result)
-    report.render(project, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    line = re.search(f'<tr id="run-{re.escape(run.path)}">.*?</tr>', page)[0]
-    assert f">{hardware}</td>" in line
-    assert f"1 of {len(project.runs)} runs" in page and "Table III" in page
-
-
-def test_links_lead_from_cells_to_runs_and_back(workflow, tmp_path):
-    project = open_project(workflow, tmp_path, "paper")
-    finish_all(project, "table_1")
-    finish_all(project, "table_5")
-    report.render(project, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    names = re.findall(r"""\sid=["'](.*?)["']""", page)
-    assert len(names) == len(set(names))
-    links = set(re.findall(r"""href=["']#(.*?)["']""", page))
-    assert links <= set(names)
-    runs = [*project.runs_of("table_1"), *project.runs_of("table_5")]
-    assert {f"run-{run.path}" for run in runs} <= links
-    cells = {f"{n}/{c.row}/{c.column}" for n in ("table_1", "table_5") for c in project.cells[n]}
-    assert cells <= links
-    (line,) = re.findall(f'<tr id="run-{re.escape(runs[0].path)}">.*?</tr>', page)
-    assert "<a href='#table_1/homo/schnet'>Table I</a>" in line
-
-
-def test_report_needs_no_other_file(workflow, tmp_path):
-    project = open_project(workflow, tmp_path)
-    finish_all(project, "table_1")
-    pictures = project.results / "figures"
-    pictures.mkdir(parents=True)
-    for suffix in ("png", "pdf", "csv"):
-        (pictures / f"figure_3.{suffix}").write_bytes(b"content")
-    report.render(project, tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    assert not re.search(r"""(src|href)=["'](?!#|data:)""", page)
-    assert "name='viewport'" in page and "prefers-color-scheme" in page
-    code = base64.b64encode(b"content").decode()
-    assert f"<a download='figure_3.pdf' href='data:application/pdf;base64,{code}'>PDF</a>" in page
-    table = re.search(r"download='table_1.csv' href='data:text/csv;base64,(.*?)'", page)[1]
-    _, _, cells = rendered(project, "table_1", tmp_path)
-    shown = list(csv.DictReader(base64.b64decode(table).decode().splitlines()))
-    assert {(r["row"], r["column"]): r for r in shown} == cells
-    about = provenance.collect()["git"]["commit"]
-    assert about[:12] in page and provenance.hardware() in page
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.034, "0.034 s"), (3, "3 s"), (59.6, "60 s"), (600, "10 min"), (9000, "2.5 h")],
-)
-def test_durations(seconds, text):
-    assert report.duration(seconds) == text
-
-
-# ---- schnet compare ------------------------------------------------------------------------------
-def write_tables(folder, *cells):
-    folder.mkdir()
-    lines = [f"x,y{k},{value},{data}" for k, (value, data) in enumerate(cells)]
-    text = "\n".join(["row,column,measured,data", *lines, "z,y,,"])
-    (folder / "table_1.csv").write_text(text + "\n")
-    return folder
-
-
-def test_compare_with_a_relative_tolerance(tmp_path, capsys):
-    committed = write_tables(tmp_path / "a", (1.0, "d1"), (-2.0, "d2"))
-    compare(committed, write_tables(tmp_path / "b", (1.04, "d1"), (-2.0, "d2")), 0.05)
-    assert capsys.readouterr().out == "2 cells of 1 tables agree within 5 %\n"
-    far = write_tables(tmp_path / "c", (1.06, "d1"), (-2.0, "d2"))
-    with pytest.raises(SchNetError, match=r"1 problems in 2 cells.*\n.* x, y0: 1\.06, was 1 \(5 %"):
-        compare(committed, far, 0.05)
-    compare(committed, far, 0.1)
-    with pytest.raises(SchNetError, match="y1: missing, was -2"):
-        compare(committed, write_tables(tmp_path / "d", (1.0, "d1")), 0.05)
-    with pytest.raises(SchNetError, match="nan, was 1"):
-        compare(committed, write_tables(tmp_path / "e", ("nan", "d1"), (-2.0, "d2")), 0.05)
-
-
-def test_compare_allows_a_factor_for_data_made_elsewhere(tmp_path, capsys):
-    committed = write_tables(tmp_path / "a", (1.0, "d1"), (2.0, "d2"))
-    compare(committed, write_tables(tmp_path / "b", (1.01, "d1"), (9.0, "other")), 0.05, 5)
-    out = capsys.readouterr().out
-    assert "1 cells of 1 tables agree within 5 %" in out
-    assert "1 cells agree within a factor of 5" in out and "another kind of processor" in out
-    with pytest.raises(SchNetError, match=r"y1: 11, was 2 \(a factor of 5, from other data"):
-        compare(committed, write_tables(tmp_path / "c", (1.0, "d1"), (11.0, "other")), 0.05, 5)
-    with pytest.raises(SchNetError, match=r"y1: 0\.3, was 2"):
-        compare(committed, write_tables(tmp_path / "d", (1.0, "d1"), (0.3, "other")), 0.05, 5)
-
-
-def test_compare_leaves_out_what_is_derived(tmp_path):
-    """A logarithm has no sign that a factor could be asked of; its ingredients are compared."""
-    committed = write_tables(tmp_path / "a", (1.0, "d1"), (0.01, "d1"))
-    other = write_tables(tmp_path / "b", (1.0, "d1"), (-0.02, "d1"))
-    with pytest.raises(SchNetError, match="y1"):
-        compare(committed, other)
-    for folder in (committed, other):
-        file = folder / "table_1.csv"
-        first, *lines = file.read_text().splitlines()
-        lines = [f"{line},{'log_mae' if 'y1' in line else ''}" for line in lines]
-        file.write_text("\n".join([f"{first},derived", *lines]) + "\n")
-    compare(committed, other)
-
-
-def test_compare_wants_something_to_compare(tmp_path):
-    empty = write_tables(tmp_path / "a")
-    with pytest.raises(SchNetError, match="nothing is compared"):
-        compare(empty, write_tables(tmp_path / "b", (1.0, "d1")))
-    with pytest.raises(SchNetError, match="no table to compare with"):
-        compare(tmp_path / "absent", empty)
-
-
-def write_cells(results, *lines):
-    (results / "tables").mkdir(parents=True)
-    head = "row,column,unit,measured,printed,data"
-    (results / "tables" / "table_1.csv").write_text("\n".join([head, *lines]) + "\n")
-    return results
-
-
-def test_compare_side_by_side_across_scales(tmp_path):
-    one = write_cells(tmp_path / "small", "U0,mae,eV,0.5,0.014,d1", "mu,mae,Debye,2,0.033,d1")
-    lines = ("U0,mae,meV,250,14,d2", "mu,mae,Debye,6,0.033,d1", "G,mae,eV,1,,d1")
-    other = write_cells(tmp_path / "demo", *lines)
-    done = subprocess.run(
-        ["schnet", "compare", one, other, "-o", tmp_path / "both"], capture_output=True, text=True
-    )
-    assert done.returncode == 0 and "2 cells measured in both, 1 in one alone" in done.stdout
-    assert "0.5 to 3, median 1.75" in done.stdout
-    with open(tmp_path / "both.csv", newline="", encoding="utf-8") as f:
-        records = {record["row"]: record for record in csv.DictReader(f)}
-    u0, dipole = records["U0"], records["mu"]
-    assert (u0["unit"], u0["first"], u0["second"], u0["ratio"]) == ("eV", "0.5", "0.25", "0.5")
-    assert (u0["printed"], u0["same_data"], dipole["same_data"]) == ("0.014", "no", "yes")
-    assert (records["G"]["first"], records["G"]["ratio"]) == ("", "")
-    assert "| mu | mae | Debye | 2 | 6 | 3 | 0.033 | yes |" in (tmp_path / "both.md").read_text()
-    assert (tmp_path / "both.png").stat().st_size > 10_000
-
-
-def test_compare_side_by_side_wants_common_cells_of_one_quantity(tmp_path):
-    one = write_cells(tmp_path / "a", "U0,mae,eV,0.5,,d")
-    with pytest.raises(SchNetError, match="no cell is measured in both"):
-        pairs(one, write_cells(tmp_path / "b", "G,mae,eV,0.5,,d"))
-    with pytest.raises(SchNetError, match=r"table_1.csv: U0, mae: cannot convert Debye"):
-        pairs(one, write_cells(tmp_path / "c", "U0,mae,Debye,0.5,,d"))
-
-
-# ---- schnet plan ---------------------------------------------------------------------------------
-def test_plan_counts_runs_and_says_what_is_not_known(workflow, tmp_path, capsys):
-    project = open_project(workflow, tmp_path, "paper")
-    plan.show(project)
-    out = capsys.readouterr().out
-    names = project.experiments_in_order()  # the paper's tables first
-    assert names[0] == "table_1"
-    for name in ("table_1", "table_4_larger"):
-        before = names[: names.index(name)]
-        counted = {run.path for earlier in before for run in project.runs_of(earlier)}
-        new = [run for run in project.runs_of(name) if run.path not in counted]
-        steps = f"{sum(run.settings.steps for run in new):,}"
-        known = rf"{name} +{len(new)} +0 +{steps} +unknown +unknown"
-        assert re.search(rf"{known} .*{len(new)} runs of \d+ kinds", out)
-    assert 0 < len(new) < len(project.runs_of("table_4_larger"))
-    assert "there are no finished runs" in out
-    assert re.search(r"c20_dynamics +5 +0 +77,500,000 +60.00", out)
-    seconds = {"steps": 1000, "training_seconds": 36.0, "hardware": provenance.hardware()}
-    new = project.runs_of("table_1")
-    finish(next(run for run in new if run.settings.target == "U"), result=seconds)
-    # 36 s for a thousand steps: a hundred hours for each run of that kind
-    kind = [
-        run
-        for run in new
-        if run.settings.architecture == "schnet" and run.settings.model.get("readout") != "mean"
-    ]
-    same = [run for run in kind if run.settings.model.get("readout") != "dipole"]
-    plan.show(project)
-    out = capsys.readouterr().out
-    assert len(same) > 10
-    # one of them is finished
-    hours, left = f"{len(same)}00.00", f"{len(same) - 1}00.00"
-    assert re.search(rf"table_1 +{len(new)} +1 .* {hours} +{left} .*unknown", out)
-    assert re.search(r"qm9 .*T=6 F=64 sum +one property 0.03600 s", out)
-    assert re.search(r"qm9 .*T=6 F=64 dipole one property unknown", out)  # a kind of its own
-
-
-def test_plan_of_some_experiments(workflow, tmp_path, capsys):
-    project = open_project(workflow, tmp_path)
-    plan.show(project, ["table_2", "rho_md17"])
-    shown = capsys.readouterr().out
-    assert re.search(r"^table_2 +12 ", shown, re.M) and re.search(r"^rho_md17 +6 ", shown, re.M)
-    assert re.search(r"^all +18 ", shown, re.M) and "table_1" not in shown
-    assert "qm9" not in shown and "evaluations" not in shown
-    with pytest.raises(ConfigError, match="schnet plan: .*'table_22'; did you mean 'table_2'"):
-        plan.show(project, ["table_22"])
-
-
-def test_plan_does_not_mix_hardware(workflow, tmp_path, capsys):
-    """This machine's runs count alone; without them those of one other machine, and it is said."""
-    project = open_project(workflow, tmp_path, "paper")
-    here, there, faster = (
-        {"steps": 1000, "training_seconds": seconds, "hardware": name}
-        for seconds, name in ((36.0, provenance.hardware()), (72.0, "Z80"), (7.2, "a big GPU"))
-    )
-    runs = [runs_of(project, "table_1", row, "schnet")[0] for row in ("U0", "mu")]
-    finish(runs[1], result=there)
-    plan.show(project)
-    out = capsys.readouterr().out
-    assert "on other hardware (Z80, 1 threads)" in out and "0.07200 s" in out
-    finish(runs[0], result=here)
-    plan.show(project)
-    out = capsys.readouterr().out
-    assert f"finished runs of this machine ({provenance.hardware()}, 1 threads)" in out
-    assert "0.03600 s" in out and "0.07200 s" not in out
-    # neither runs of a GPU nor of more threads
-    finish(runs[0], result=faster, execution={"device": "cuda", "threads": 1})
-    finish(runs[1], result=here, execution={"device": "cpu", "threads": 2})
-    plan.show(project)
-    assert "there are no finished runs" in capsys.readouterr().out
-
-
-def test_plan_knows_committed_runs_for_what_they_are(workflow, tmp_path, capsys):
-    project = open_project(workflow, tmp_path, "paper")
-    run = runs_of(project, "table_1", "U0", "schnet")[0]
-    name = provenance.hardware()
-    finish(run, result={"steps": 1000, "training_seconds": 36.0, "hardware": name})
-    results = project.root / project.config["results_dir"]
-    committed = results / "replication" / "paper" / "runs" / run.path
-    committed.parent.mkdir(parents=True)
-    shutil.move(run.folder, committed)
-    plan.show(project)
-    assert "that came with the repository on other hardware" in capsys.readouterr().out
-
-
-def test_plan_tells_kinds_of_run_apart():
-    run = {"dataset": "qm9", "target": "U0", "model": {"n_interactions": 3}}
-    base = plan.kind_of(run)
-    assert base == plan.kind_of(run | {"model": {"n_interactions": 3, "n_features": 64}, "seed": 5})
-    assert base != plan.kind_of(run | {"model": {"n_interactions": 3, "readout": "dipole"}})
-    assert base != plan.kind_of(run | {"forces": "forces"})
-    dimenet = run | {"architecture": "dimenet", "model": {"n_blocks": 4}}
-    faster = dimenet | {"model": {"n_blocks": 4, "plus_plus": True}}
-    assert plan.kind_of(dimenet) != plan.kind_of(faster)
-    with pytest.raises(ConfigError, match="no method 'none'"):
-        plan.kind_of(run | {"method": "none"})
-
-
-def test_plan_of_a_method_without_steps(workflow, tmp_path, capsys):
-    write_methods_table(workflow)
-    project = open_project(workflow, tmp_path)
-    run = runs_of(project, "methods", "mean", "mae")[0]
-    result = {"seconds": 7200.0, "hardware": provenance.hardware()}
-    finish(run, result=result)
-    plan.show(project)
-    out = capsys.readouterr().out
-    assert re.search(r"methods +1 +1 +0 +2.00 +0 ", out)
-    assert re.search(r"qm9 +mean +sum +N=10,000 one property 7200.00000 s", out)
-
-
-def test_plan_measures_where_asked(workflow, tmp_path, capsys, monkeypatch):
-    for path in (workflow / "workflow" / "figures").glob("*.yaml"):
-        path.unlink()
-    for path in (workflow / "workflow" / "simulations").glob("*.yaml"):
-        path.unlink()
-    for path in (workflow / "workflow" / "experiments").glob("*.yaml"):
-        if path.stem != "table_2":
-            path.unlink()
-    small = workflow / "workflow" / "scales" / "small.yaml"
-    write_yaml(small, {k: v for k, v in read_yaml(small).items() if k != "simulations"})
-    monkeypatch.setattr(plan, "MADE_UP", 40)
-    monkeypatch.setattr(plan, "PATIENCE", 0.5)
-    project = open_project(workflow, tmp_path)
-    # what a finished run says is not used: all is from here and now
-    run = runs_of(project, "table_2", "schnet", "n3000")[0]
-    finish(run, result={"steps": 1000, "training_seconds": 9e6, "hardware": provenance.hardware()})
-    plan.show(project, measure=True)
-    out = capsys.readouterr().out
-    assert "measured here and now" in out and "finished runs" not in out
-    assert "fits without gradient steps are not timed" in out
-    # kernels take no steps: their time is not measured by some of them
-    assert "9 runs of 3 kinds unknown" in out
-    assert re.search(r"materials_project .* 0.\d+ s", out)
-
-
-def test_plan_measures_sizes_as_mixed_as_the_data(workflow, tmp_path, monkeypatch):
-    """Crystals and QM9 have structures of many sizes, MD17 has one."""
-    from schnet.training.loop import Trainer
-
-    monkeypatch.setattr(plan, "PATIENCE", 0.5)
-    monkeypatch.setattr(plan, "MADE_UP", 400)
-    project = open_project(workflow, tmp_path)
-    seen = []
-    step = Trainer.train_step
-    monkeypatch.setattr(Trainer, "train_step", lambda t: (seen.append(t), step(t))[1])
-
-    def sizes(experiment, row, column):
-        run = runs_of(project, experiment, row, column)[0]
-        plan.measure(run, project.sources[run.dataset], 1, "cpu")
-        return np.diff(seen[-1].inputs.store.offsets)
-
-    qm9, md17 = sizes("table_1", "mu", "schnet"), sizes("table_3", "ethanol", "both_1000")
-    assert abs(qm9.mean() - 18) < 1 and 2 < qm9.std() < 4
-    assert set(md17) == {9}
-
-
-def test_plan_of_a_gpu_that_is_not_there(workflow, tmp_path, monkeypatch):
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match="finds no GPU"):
-        plan.show(open_project(workflow, tmp_path), device="cuda")
 
 
 @pytest.mark.parametrize("file", ["metrics.json", "run.yaml"])
