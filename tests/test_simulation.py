@@ -32,6 +32,7 @@ from schnet.models import build, load_model, save_model
 from schnet.run import make_spec
 from schnet.simulation import observables as ob
 from schnet.simulation.calculator import SchNetCalculator
+from schnet.simulation.copies import NeighbourList
 from schnet.simulation.folder import Exploded
 from schnet.simulation.ipi_driver import ipi_driver
 from schnet.simulation.md import md
@@ -46,7 +47,7 @@ from schnet.simulation.modes import (
     rigid_motions,
 )
 from schnet.simulation.pimd import pimd
-from schnet.simulation.potential import NeighbourList, Potential
+from schnet.simulation.potential import Potential
 from schnet.simulation.relax import in_double, largest_force, relax
 from schnet.training.loop import train
 from schnet.training_range import CLOSE

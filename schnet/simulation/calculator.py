@@ -8,7 +8,8 @@ import numpy as np
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from schnet.simulation.potential import SKIN, Potential, energy_factor, load_models
+from schnet.simulation.copies import SKIN
+from schnet.simulation.potential import Potential, energy_factor, load_models
 
 
 class SchNetCalculator(Calculator):
