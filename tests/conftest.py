@@ -181,3 +181,27 @@ def random_model(seed=0, scale=1.3, **hyperparameters):
             p.add_(0.1 * torch.randn_like(p))
     model.set_offsets(scale=scale, mean=0.7)
     return model
+
+
+def committed(dataset):
+    """The committed model of a molecule."""
+    runs = ROOT / "results" / "replication" / "small" / "runs"
+    return next((runs / dataset / "energy+forces").glob("*/n1000/rep0/model.pt"))
+
+
+@pytest.fixture(scope="session")
+def model_file():
+    """The committed model of ethanol."""
+    return committed("md17_ethanol")
+
+
+@pytest.fixture(scope="module")
+def ethanol(model_file):
+    """Ethanol at the minimum of its committed model."""
+    from ase.build import molecule
+
+    from schnet.simulation.relax import relax
+
+    atoms = relax(molecule("CH3CH2OH"), model_file, fmax=1e-4)
+    atoms.calc = None
+    return atoms
