@@ -22,9 +22,14 @@ import yaml
 
 from schnet.errors import ConfigError, SchNetError
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: what to do about errors of a disk that takes no more
+FULL = {
+    errno.ENOSPC: "no space left on the disk; free some and run again",
+    errno.EDQUOT: "the quota of disk space is used up; free some and run again",
+    errno.EFBIG: "larger than a file may become here (`ulimit -f`); raise that and run again",
+}
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
-DISK = FULL + READ_ONLY  # errors that have nothing to do with what was to be written
+DISK = (*FULL, *READ_ONLY)  # errors that have nothing to do with what was to be written
 FORGOTTEN = 3600  # seconds after which another machine's temporary file counts as left behind
 
 
@@ -53,9 +58,7 @@ def scratch(path) -> Iterator[Path]:
             _remove(temporary)
     except OSError as error:
         if error.errno in FULL:
-            raise SchNetError(
-                f"{path}: no space left on the disk; free some and run again"
-            ) from error
+            raise SchNetError(f"{path}: {FULL[error.errno]}") from error
         if error.errno in READ_ONLY:
             raise SchNetError(
                 f"{path}: cannot be written ({error.strerror}); choose another directory"

@@ -33,7 +33,7 @@ def ethanol(tmp_path_factory):
 
 
 def small_files():
-    """As on a full disk: a file may have 100 kB, then writing fails."""
+    """A file may have 100 kB, then writing fails: the nearest thing to a full disk everywhere."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
 
@@ -59,9 +59,9 @@ def full_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_conversion_on_a_full_disk(ethanol, tmp_path):
+def test_conversion_beyond_the_limit_of_file_sizes(ethanol, tmp_path):
     done = limited("data", "convert", "md17_ethanol", ethanol, tmp_path / "e.h5")
-    assert done.returncode == 2 and "e.h5: no space left on the disk" in done.stderr
+    assert done.returncode == 2 and "e.h5: larger than a file may become here" in done.stderr
     assert len(done.stderr.splitlines()) == 1 and names(tmp_path) == []
 
 
@@ -71,8 +71,8 @@ def test_conversion_on_a_disk_that_is_really_full(ethanol, full_disk):
     assert names(full_disk) == []
 
 
-def test_evaluation_on_a_full_disk(toy_run, tmp_path):
-    """The predictions do not fit; nothing is lost, and with space it goes on."""
+def test_evaluation_beyond_the_limit_of_file_sizes(toy_run, tmp_path):
+    """The predictions do not fit; nothing is lost, and without the limit it goes on."""
     run = tmp_path / "run"
     train(make_spec(toy_run | {"steps": 10}), run, device="cpu")
     before = names(run)
@@ -82,7 +82,7 @@ def test_evaluation_on_a_full_disk(toy_run, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=tiny_files)
-    assert done.returncode == 2 and "predictions.h5: no space left" in done.stderr
+    assert done.returncode == 2 and "predictions.h5: larger than a file" in done.stderr
     assert names(run) == before
     assert schnet("evaluate", run, "--device", "cpu").returncode == 0
 
