@@ -13,7 +13,8 @@ from schnet.finished import CORE_SECONDS, Finished
 from schnet.units import factor
 
 if TYPE_CHECKING:
-    from schnet.project import Project
+    from schnet.project import Cell, Project
+    from schnet.run import Run
 
 READS = ("metrics_file",)
 #: columns: keys of those that get a panel; empty: all
@@ -25,38 +26,40 @@ COLUMNS += ["hardware"]
 def points(project: Project, figure: dict) -> pd.DataFrame:
     """One row for each finished run of a cell, see COLUMNS and `Finished.core_seconds`."""
     wanted = options(figure, OPTIONS)["columns"]
-    out = []
     experiments = experiments_of(project, figure)
     known = [c["key"] for name in experiments for c in project.experiments[name]["columns"]]
     for column in wanted:
         known_or_nearest(column, known, "column", f"{figure['title']}: options")
+    out = []
     for name in experiments:
         labels = {row["key"]: row["label"] for row in project.experiments[name]["rows"]}
-        for cell in project.cells[name]:
-            if wanted and cell.column not in wanted:
-                continue
-            for run in cell.runs:
-                about, metrics = run.about(), run.metrics()
-                if about is None or metrics is None:
-                    continue
-                finished = Finished.of(about)
-                values = cell.errors(metrics)[cell.part][cell.quantity]
-                unit = cell.unit or values["unit"]
-                out.append(
-                    {
-                        "experiment": name,
-                        "column": cell.column,
-                        "row": cell.row,
-                        "label": labels[cell.row],
-                        "run": run.path,
-                        "mae": values["mae"] * factor(values["unit"], unit),
-                        "unit": unit,
-                        "core_seconds": finished.core_seconds,
-                        "steps": finished.steps,
-                        "hardware": finished.hardware,
-                    }
-                )
+        cells = [c for c in project.cells[name] if not wanted or c.column in wanted]
+        pairs = [(cell, run) for cell in cells for run in cell.runs]
+        for cell, run in pairs:
+            point = _point(cell, run)
+            if point is not None:
+                out.append({"experiment": name, "label": labels[cell.row]} | point)
     return pd.DataFrame(out, columns=COLUMNS)
+
+
+def _point(cell: Cell, run: Run) -> dict | None:
+    """Error and cost of one run of a cell; None where it is not finished."""
+    about, metrics = run.about(), run.metrics()
+    if about is None or metrics is None:
+        return None
+    finished = Finished.of(about)
+    values = cell.errors(metrics)[cell.part][cell.quantity]
+    unit = cell.unit or values["unit"]
+    return {
+        "column": cell.column,
+        "row": cell.row,
+        "run": run.path,
+        "mae": values["mae"] * factor(values["unit"], unit),
+        "unit": unit,
+        "core_seconds": finished.core_seconds,
+        "steps": finished.steps,
+        "hardware": finished.hardware,
+    }
 
 
 def note(project: Project, figure: dict) -> str:

@@ -90,46 +90,54 @@ def _errors(cells: list) -> tuple[np.ndarray, str, tuple[str, float] | None]:
     return np.concatenate(errors or [np.empty(0)]), unit, worst
 
 
-def draw(project, figure: dict):
-    """Absolute test errors of all repeats, on logarithmic axes; the worst structure is named."""
-    chosen = options(figure, OPTIONS)
-    panels = _panels(project, figure)
-    columns = chosen["columns"]
-    picture, axes = style.panels(len(panels), columns=columns, width=2.6, height=2.1)
-    frames = []
-    for ax, (title, cells) in zip(axes, panels, strict=False):
-        error, unit, worst = _errors(cells)
-        unit_text = style.unit_text(unit)
-        ax.set_title(f"{title} / {unit_text}" if unit else title, fontsize=8)
-        if not len(error):
-            style.empty(ax, "no run is there yet")
-            continue
-        counts, edges = histogram(error, chosen["bins"])
-        # on a logarithmic axis the first bin is drawn as wide as the others
-        drawn = np.concatenate([[edges[1] ** 2 / edges[2]], edges[1:]])
-        ax.stairs(counts, drawn, fill=True, color=style.COLOURS[0], baseline=0.5)
-        ax.set(xscale="log", yscale="log", ylim=(0.5, 8 * counts.max()))
-        ax.axvline(error.mean(), color=style.COLOURS[1], lw=1, ls="--")
-        sizes = sorted({run.n_train for cell in cells for run in cell.runs})
-        trained = " and ".join(f"{n:,}" for n in sizes)
-        text = f"trained on {trained}"
-        if worst:
-            text += f"\nlargest: {worst[0]}\n{worst[1]:.3g} {unit_text}"
-        ax.text(0.02, 0.98, text, fontsize=6, va="top", transform=ax.transAxes)
-        style.log_axis(ax.xaxis)
-        style.log_axis(ax.yaxis)
-        ax.tick_params(labelsize=6)
-        values = {
+def _panel(ax, title: str, cells: list, bins: int) -> pd.DataFrame | None:
+    """Draw a panel; its bins and counts as a table, None where no run is there."""
+    error, unit, worst = _errors(cells)
+    unit_text = style.unit_text(unit)
+    ax.set_title(f"{title} / {unit_text}" if unit else title, fontsize=8)
+    if not len(error):
+        style.empty(ax, "no run is there yet")
+        return None
+    counts, edges = histogram(error, bins)
+    # on a logarithmic axis the first bin is drawn as wide as the others
+    drawn = np.concatenate([[edges[1] ** 2 / edges[2]], edges[1:]])
+    ax.stairs(counts, drawn, fill=True, color=style.COLOURS[0], baseline=0.5)
+    ax.set(xscale="log", yscale="log", ylim=(0.5, 8 * counts.max()))
+    ax.axvline(error.mean(), color=style.COLOURS[1], lw=1, ls="--")
+    sizes = sorted({run.n_train for cell in cells for run in cell.runs})
+    trained = " and ".join(f"{n:,}" for n in sizes)
+    text = f"trained on {trained}"
+    if worst:
+        text += f"\nlargest: {worst[0]}\n{worst[1]:.3g} {unit_text}"
+    ax.text(0.02, 0.98, text, fontsize=6, va="top", transform=ax.transAxes)
+    style.log_axis(ax.xaxis)
+    style.log_axis(ax.yaxis)
+    ax.tick_params(labelsize=6)
+    return pd.DataFrame(
+        {
             "panel": title,
             "n_train": trained,
             "unit": unit,
             "from": edges[:-1],
             "to": edges[1:],
+            "count": counts,
+            "mean": error.mean(),
+            "largest": error.max(),
+            "largest_id": worst[0] if worst else None,
         }
-        extra = {"count": counts, "mean": error.mean(), "largest": error.max()}
-        name = {"largest_id": worst[0] if worst else None}
-        frames.append(pd.DataFrame(values | extra | name))
+    )
+
+
+def draw(project, figure: dict):
+    """Absolute test errors of all repeats, on logarithmic axes; the worst structure is named."""
+    chosen = options(figure, OPTIONS)
+    panels = _panels(project, figure)
+    picture, axes = style.panels(len(panels), columns=chosen["columns"], width=2.6, height=2.1)
+    tables = [
+        _panel(ax, title, cells, chosen["bins"])
+        for ax, (title, cells) in zip(axes, panels, strict=False)
+    ]
+    there = [table for table in tables if table is not None]
     picture.supxlabel("absolute error (dashed: mean)", fontsize=8)
     picture.supylabel("test structures", fontsize=8)
-    csv_text = pd.concat(frames).to_csv(index=False) if frames else "panel\n"
-    return picture, csv_text
+    return picture, pd.concat(there).to_csv(index=False) if there else "panel\n"
