@@ -93,46 +93,53 @@ def points(project, figure: dict) -> pd.DataFrame:
     and architecture), n_train, mae, standard_error (only of several runs), runs, unit, paper_n,
     printed.
     """
-    chosen = options(figure, OPTIONS)
-    labels = chosen["labels"]
+    labels = options(figure, OPTIONS)["labels"]
     out = []
     for name in experiments_of(project, figure):
-        experiment, table = project.experiments[name], published(project, name)
-        rows = {row["key"]: row for row in experiment["rows"]}
-        columns = {column["key"]: column for column in experiment["columns"]}
-        curves: dict[str, list[tuple[dict, dict]]] = {}
-        of_cell = []
-        for cell in project.cells[name]:
-            row, column = rows[cell.row], columns[cell.column]
-            settings = _settings(experiment, row, column)
-            curve = _same_but_for_size(cell, settings)
-            curves.setdefault(curve, []).append((row, column))
-            of_cell.append((cell, settings, curve))
+        table = published(project, name)
+        curves, of_cell = _curves(project, name)
         texts = _texts(curves, lambda entry: labels.get(entry["key"], entry["label"]))
         for cell, settings, curve in of_cell:
-            errors, unit = _measured(cell)
-            spread = None
-            if len(errors) > 1:
-                spread = np.std(errors, ddof=1) / np.sqrt(len(errors))
-            out.append(
-                {
-                    "experiment": name,
-                    "curve": list(curves).index(curve) + 1,
-                    "label": texts[curve],
-                    "row": cell.row,
-                    "column": cell.column,
-                    "model": _model(settings),
-                    "n_train": cell.runs[0].settings.n_train if cell.runs else None,
-                    "mae": np.mean(errors) if errors else None,
-                    "standard_error": spread,
-                    "runs": len(errors),
-                    "unit": unit,
-                    "paper_n": settings.get("n_train"),
-                    "printed": _printed(table, cell.row, cell.column, unit),
-                }
-            )
+            of_curve = {"curve": list(curves).index(curve) + 1, "label": texts[curve]}
+            out.append({"experiment": name} | of_curve | _point(cell, settings, table))
     numbers = ["n_train", "mae", "standard_error", "paper_n", "printed"]
     return pd.DataFrame(out).astype(dict.fromkeys(numbers, float))
+
+
+def _curves(project, name: str) -> tuple[dict[str, list[tuple[dict, dict]]], list[tuple]]:
+    """Rows and columns of the cells of every curve; cell, settings and curve of every cell."""
+    experiment = project.experiments[name]
+    rows = {row["key"]: row for row in experiment["rows"]}
+    columns = {column["key"]: column for column in experiment["columns"]}
+    curves: dict[str, list[tuple[dict, dict]]] = {}
+    of_cell = []
+    for cell in project.cells[name]:
+        row, column = rows[cell.row], columns[cell.column]
+        settings = _settings(experiment, row, column)
+        curve = _same_but_for_size(cell, settings)
+        curves.setdefault(curve, []).append((row, column))
+        of_cell.append((cell, settings, curve))
+    return curves, of_cell
+
+
+def _point(cell, settings: dict, printed: pd.DataFrame) -> dict:
+    """What a cell gives to its curve; ``printed``: the printed numbers of its experiment."""
+    errors, unit = _measured(cell)
+    spread = None
+    if len(errors) > 1:
+        spread = np.std(errors, ddof=1) / np.sqrt(len(errors))
+    return {
+        "row": cell.row,
+        "column": cell.column,
+        "model": _model(settings),
+        "n_train": cell.runs[0].settings.n_train if cell.runs else None,
+        "mae": np.mean(errors) if errors else None,
+        "standard_error": spread,
+        "runs": len(errors),
+        "unit": unit,
+        "paper_n": settings.get("n_train"),
+        "printed": _printed(printed, cell.row, cell.column, unit),
+    }
 
 
 def note(project, figure: dict) -> str:
