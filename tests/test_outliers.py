@@ -1,22 +1,24 @@
 """benchmarks/outliers.py: the largest errors of a run, atom by atom."""
 
+import subprocess
 import sys
 
 import h5py
 import numpy as np
+from conftest import ROOT
 
-from benchmarks import outliers
 from schnet.evaluation import evaluate
 from schnet.run import make_spec
 from schnet.training.loop import train
 
 
-def test_atoms_of_the_largest_errors(toy_run, tmp_path, capsys, monkeypatch):
+def test_atoms_of_the_largest_errors(toy_run, tmp_path):
     train(make_spec(toy_run), tmp_path / "run", device="cpu")
     evaluate(tmp_path / "run")
-    monkeypatch.setattr(sys, "argv", ["outliers", str(tmp_path / "run"), "--largest", "1"])
-    outliers.main()
-    shown = capsys.readouterr().out
+    command = [sys.executable, "-m", "benchmarks.outliers", str(tmp_path / "run"), "--largest", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout
 
     with h5py.File(tmp_path / "run" / "predictions.h5") as h5:
         error = h5["test/predicted"][:] - h5["test/true"][:]
