@@ -12,11 +12,11 @@ from schnet.models import hyperparameters_of
 from schnet.run import Run
 
 READS = ("history_file",)
-OPTIONS = {"columns": 3, "labels": {}}
-#: part of a panel's height that a line of the legend takes, and that a legend takes at most
-LEGEND_LINE, LEGEND = 0.055, 0.7
-MOST_LINES = 12  # of a legend; the CSV file names all
-LONGEST = 45  # characters of a name; where settings take more, runs are named by their directories
+OPTIONS = {"columns": 2, "labels": {}}
+WIDTH, HEIGHT = 5.0, 2.3  # of a panel with its legend, in inches
+MOST_LINES = 22  # of a legend; the CSV file names all
+SPREAD = 20  # where trainings differ in length by more, steps get a logarithmic axis
+LONGEST = 70  # characters of a name; where settings take more, runs are named by their directories
 #: what the panel or the repeat tells, or what never differs alone
 NOT_NAMED = ("dataset", "target", "forces", "model", "seed", "split_seed", "repeat", "n_validation")
 NAMES = {"n_train": "N", "rho": "ρ", "split_strategy": "", "architecture": ""}
@@ -89,7 +89,7 @@ def draw(project, figure: dict):
     chosen = options(figure, OPTIONS)
     panels = _panels(runs_of(project, figure))
     columns = chosen["columns"]
-    picture, axes = style.panels(len(panels), columns=columns, width=3.4, height=2.2)
+    picture, axes = style.panels(len(panels), columns=columns, width=WIDTH, height=HEIGHT)
     frames = []
     for ax, (key, runs) in zip(axes, panels.items(), strict=False):
         frames += panel(ax, runs)
@@ -103,7 +103,6 @@ def draw(project, figure: dict):
 
 def panel(ax, runs: list[Run]) -> list[pd.DataFrame]:
     """Draw the runs of one panel, repeats in one colour; returns their histories."""
-    from matplotlib import ticker
 
     frames = []
     drawn: list[str] = []
@@ -123,23 +122,30 @@ def panel(ax, runs: list[Run]) -> list[pd.DataFrame]:
         ax.plot(*best, ".", ms=4, color=look["color"])
     ax.set_yscale("log")
     style.log_axis(ax.yaxis)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
-    ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    _step_axis(ax, [history["step"].iloc[-1] for history in frames])
     ax.tick_params(labelsize=6, which="both")
     _legend(ax, len(drawn))
     return frames
 
 
+def _step_axis(ax, lengths: list[int]):
+    """Linear, or logarithmic where some trainings would be a dot beside the others."""
+    from matplotlib import ticker
+
+    if max(lengths) > SPREAD * min(lengths):
+        ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(ticker.NullFormatter())
+    else:
+        ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
+    ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
 def _legend(ax, lines: int):
-    """A legend at the upper right, which curves leave free; several lines get room above them."""
+    """A legend beside the panel: curves leave no room that names of settings could do with."""
     handles, labels = ax.get_legend_handles_labels()
     if lines > MOST_LINES:
         handles[MOST_LINES:] = ax.plot([], [], " ")
         labels[MOST_LINES:] = [f"and {lines - MOST_LINES} more, named in the CSV file"]
-    if lines > 2:
-        share = min(LEGEND, LEGEND_LINE * len(labels))
-        low, high = ax.get_ylim()
-        ax.set_ylim(low, high * (high / low) ** (share / (1 - share)))
-    look = {"handlelength": 3.5, "labelspacing": 0.25, "borderpad": 0, "borderaxespad": 0.2}
-    legend = ax.legend(handles, labels, fontsize=5, loc="upper right", **look)
-    legend.set_in_layout(False)  # a long name shrinks no panel
+    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.02)}
+    look = {"handlelength": 3.5, "labelspacing": 0.25, "borderpad": 0, "borderaxespad": 0}
+    ax.legend(handles, labels, fontsize=5, **place, **look)
