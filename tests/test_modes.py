@@ -14,16 +14,13 @@ from simulated import Spring, crystal, crystal_model
 from schnet.cli import main
 from schnet.errors import ConfigError, SchNetError
 from schnet.simulation.calculator import SchNetCalculator
-from schnet.simulation.modes import (
-    compare,
-    degenerate,
+from schnet.simulation.hessian import (
     finite_difference_hessian,
     frequencies,
     hessian,
-    modes,
-    normal_modes,
     rigid_motions,
 )
+from schnet.simulation.modes import compare, degenerate, modes, normal_modes
 from schnet.simulation.potential import Potential
 from schnet.simulation.relax import in_double, largest_force, relax
 

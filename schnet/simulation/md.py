@@ -26,7 +26,7 @@ from schnet.simulation.folder import (
     describe,
     require_positive,
 )
-from schnet.simulation.modes import rigid_motions
+from schnet.simulation.hessian import rigid_motions
 
 log = logging.getLogger("schnet")
 
