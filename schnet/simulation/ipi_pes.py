@@ -3,7 +3,7 @@
 import numpy as np
 from ipi.utils.units import unit_to_internal
 
-from schnet.simulation.pimd import evaluators
+from schnet.simulation.ipi_input import evaluators
 
 __DRIVER_NAME__ = "schnet"
 __DRIVER_CLASS__ = "Beads"
@@ -16,7 +16,7 @@ class Beads:
     """Energies and forces of the beads in atomic units.
 
     Args:
-        key: which of ``schnet.simulation.pimd.evaluators``.
+        key: which of ``schnet.simulation.ipi_input.evaluators``.
         verbosity: i-PI's, not used.
     """
 
