@@ -13,8 +13,8 @@ from schnet.run import Run
 
 READS = ("history_file",)
 OPTIONS = {"columns": 2, "labels": {}}
-WIDTH, HEIGHT = 5.0, 2.3  # of a panel with its legend, in inches
-MOST_LINES = 22  # of a legend; the CSV file names all
+WIDTH, HEIGHT = 5.0, 2.5  # of a panel with its legend, in inches
+MOST_LINES = 25  # of a legend; the CSV file names all
 SPREAD = 20  # where trainings differ in length by more, steps get a logarithmic axis
 LONGEST = 70  # characters of a name; where settings take more, runs are named by their directories
 #: what the panel or the repeat tells, or what never differs alone
