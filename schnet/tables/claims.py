@@ -49,20 +49,14 @@ def judged(experiment: dict, cells: list[Entry]) -> list[tuple[str, list[Found]]
     columns = [column["key"] for column in experiment["columns"]]
     out = []
     for claim in experiment.get("claims", []):
-        among = [claim["smallest"], *claim["among"]]
-        of_rows = claim["smallest"] in rows
-        names = [labels[key] for key in among]
-        there = {}
-        for place in columns if of_rows else rows:
-            pairs = [(key, place) if of_rows else (place, key) for key in among]
-            compared = [by_key.get(pair) for pair in pairs]
-            there[place] = _compare(labels[place], names, compared)
-        places = [there[place] for place in claim.get("within", there)]
+        is_row = claim["smallest"] in rows
+        everywhere = columns if is_row else rows
+        places = [_compare(claim, key, labels, by_key) for key in claim.get("within", everywhere)]
         if "more_than" in claim:
-            other = there[claim["more_than"]]
-            found = [_more(comparison, other) for comparison in places]
+            other = _compare(claim, claim["more_than"], labels, by_key)
+            found = [_more(place, other) for place in places]
         else:
-            found = [_smaller(comparison) for comparison in places]
+            found = [_smaller(place) for place in places]
         out.append((claim["text"], found))
     return out
 
@@ -126,8 +120,20 @@ class _Comparison:
         return f"{numbers} {self.cells[0].unit or ''}".strip()
 
 
-def _compare(place: str, names: list[str], cells: list[Entry | None]) -> _Comparison:
-    """The first cell and the one with the smallest error among the others."""
+def _compare(
+    claim: dict, key: str, labels: dict[str, str], by_key: dict[tuple[str, str], Entry]
+) -> _Comparison:
+    """What a claim compares, in the column (or row) ``key``: its first and the best of the others.
+
+    Args:
+        claim: ``smallest`` and ``among`` are rows where ``key`` is a column, else columns.
+        key: the column (or row).
+        labels: of rows and columns, by their keys.
+        by_key: the cells, by row and column.
+    """
+    place = labels[key]
+    among = [claim["smallest"], *claim["among"]]
+    cells = [by_key.get((one, key)) or by_key.get((key, one)) for one in among]
     measured = [cell for cell in cells if cell is not None and cell.measured is not None]
     if len(measured) < len(cells):
         return _Comparison(place)
@@ -136,7 +142,8 @@ def _compare(place: str, names: list[str], cells: list[Entry | None]) -> _Compar
     if stated and len(sizes) == 1 and f"{min(sizes):,}" != stated[1]:
         place = f"{place} (here {min(sizes):,})"
     best = min(range(1, len(measured)), key=lambda k: measured[k].measured or 0.0)
-    return _Comparison(place, f"{names[0]} against {names[best]}", (measured[0], measured[best]))
+    names = f"{labels[among[0]]} against {labels[among[best]]}"
+    return _Comparison(place, names, (measured[0], measured[best]))
 
 
 def _verdict(factor: float, chance: float) -> str:
