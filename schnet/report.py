@@ -15,7 +15,7 @@ from schnet.page import download, page, rich
 from schnet.project import Project
 from schnet.run import RUN_FILE, Run
 from schnet.tables import Table, architectures_table, make_table
-from schnet.tables.writers import cell_anchor, html_fragment
+from schnet.tables.web import cell_anchor, html_fragment
 from schnet.verify import is_current
 
 COLUMNS = (

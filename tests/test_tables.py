@@ -27,7 +27,8 @@ from schnet.errors import ConfigError, DataError
 from schnet.figures import cost
 from schnet.files import read_yaml, write_json, write_yaml
 from schnet.project import load_project
-from schnet.tables.writers import latex_text, markdown
+from schnet.tables.latex import latex_text
+from schnet.tables.writers import markdown
 from schnet.units import factor
 
 

@@ -169,10 +169,11 @@ def verify(args):
 
 def _architectures(stem: str | None):
     """Print what the architectures are made of, or write it to STEM.md and .html."""
-    from schnet.tables import architectures_table, render_architectures, writers
+    from schnet.tables import architectures_table, render_architectures
+    from schnet.tables.writers import markdown
 
     if stem is None:
-        print(writers.markdown(architectures_table()), end="")
+        print(markdown(architectures_table()), end="")
     else:
         render_architectures(stem)
 

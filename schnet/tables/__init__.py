@@ -6,11 +6,13 @@ from pathlib import Path
 
 from schnet.files import write_json, write_text
 from schnet.project import Project
-from schnet.tables import writers
 from schnet.tables.architectures import architectures_table, render_architectures
 from schnet.tables.cells import Entry, Printed, entries, published
+from schnet.tables.latex import latex
 from schnet.tables.layout import Table, grid, make_table
 from schnet.tables.notes import footnotes
+from schnet.tables.web import html_page
+from schnet.tables.writers import csv_text, json_content, markdown
 from schnet.workflow import known_or_nearest
 
 __all__ = [
@@ -49,9 +51,9 @@ def render(project: Project, name: str, stem: str | Path) -> Table:
     def path(suffix: str) -> Path:
         return stem.with_name(stem.name + suffix)
 
-    write_text(path(".csv"), writers.csv_text(table))
-    write_text(path(".md"), writers.markdown(table))
-    write_text(path(".tex"), writers.latex(table))
-    write_text(path(".html"), writers.html_page(table))
-    write_json(path(".json"), writers.json_content(table))
+    write_text(path(".csv"), csv_text(table))
+    write_text(path(".md"), markdown(table))
+    write_text(path(".tex"), latex(table))
+    write_text(path(".html"), html_page(table))
+    write_json(path(".json"), json_content(table))
     return table

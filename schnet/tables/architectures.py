@@ -8,8 +8,9 @@ from pathlib import Path
 from schnet.errors import ModelError
 from schnet.files import write_text
 from schnet.models import architectures, build
-from schnet.tables import writers
 from schnet.tables.layout import Table
+from schnet.tables.web import html_page
+from schnet.tables.writers import markdown
 
 NAME = "architectures"
 HEADER = (
@@ -57,5 +58,5 @@ def _row(name: str) -> list[str]:
 def render_architectures(stem: str | Path) -> None:
     """Write the table as STEM.md and .html; its texts are too long for LaTeX's columns."""
     table = architectures_table()
-    write_text(Path(f"{stem}.md"), writers.markdown(table))
-    write_text(Path(f"{stem}.html"), writers.html_page(table))
+    write_text(Path(f"{stem}.md"), markdown(table))
+    write_text(Path(f"{stem}.html"), html_page(table))

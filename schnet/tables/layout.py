@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from schnet.project import Project
 from schnet.tables.cells import Entry, entries, number
 from schnet.tables.notes import footnotes, sizes
 from schnet.units import factor
+
+NOTHING = "–"  # in a cell without a value
+WORDS = 28  # characters of a text that is broken into lines
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,17 @@ class Table:
     def at_scale(self) -> str:
         """What a heading says in brackets; empty where there are no data."""
         return f"({self.scale} scale)" if self.scale else ""
+
+    def shown(self) -> list[int]:
+        """The columns of texts that readers see: without empty ones, unless nothing were left."""
+        filled = [
+            k
+            for k, head in enumerate(self.heads)
+            if not head.key or any(row[k] not in ("", NOTHING) for row in self.rows)
+        ]
+        if any(self.heads[k].key for k in filled):
+            return filled
+        return list(range(len(self.heads)))
 
 
 def make_table(project: Project, name: str) -> Table:
@@ -135,6 +150,34 @@ def heads(header: list[str], columns: list[dict]) -> list[Head]:
     return out
 
 
+def _spans(heads: list[Head], part: str) -> list[tuple[str, int]]:
+    """Texts of one line of heads and how many columns each spans; empty over row titles.
+
+    Args:
+        heads: of the columns that are shown.
+        part: "group", "label" or "shows".
+    """
+
+    def belongs(place: int):
+        head = heads[place]
+        own = {"group": head.group or place, "label": head.key or place, "shows": place}
+        return bool(head.key), own[part]
+
+    spans = [list(places) for _, places in groupby(range(len(heads)), belongs)]
+    return [
+        (getattr(heads[places[0]], part) if heads[places[0]].key else "", len(places))
+        for places in spans
+    ]
+
+
+def head_lines(heads: list[Head]) -> list[list[tuple[str, int]]]:
+    """The lines of spanning heads above a table, without one that is empty or says here alone."""
+    if not any(head.key for head in heads):
+        return []
+    levels = [_spans(heads, part) for part in ("group", "label", "shows")]
+    return [line for line in levels if {text for text, _ in line} - {""} - {"here"}]
+
+
 def _row_keys(rows: list[dict]) -> list[str]:
     """The key of the row behind each line; a row with a second reading has two lines."""
     return [row["key"] for row in rows for _ in range(2 if row.get("also_unit") else 1)]
@@ -182,7 +225,7 @@ def _texts(cell: Entry, compared: bool, differences: bool, reading: str | None) 
     printed = cell.printed_text
     if reading is not None:
         if cell.quoted:
-            return ["–", "–", "–"]
+            return [NOTHING] * 3
         measured, error = _converted(measured, error, cell.unit, reading)
         if cell.original is not None:
             printed = cell.original.text
@@ -192,7 +235,7 @@ def _texts(cell: Entry, compared: bool, differences: bool, reading: str | None) 
     if compared:
         texts.append(printed)
         if differences:
-            texts.append("–" if difference is None else f"{difference:+.3g}")
+            texts.append(NOTHING if difference is None else f"{difference:+.3g}")
     return texts
 
 
