@@ -9,7 +9,7 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 
-from schnet.data.describe import (
+from schnet.data.drawing import (
     LONGEST_ARROW,
     RADIUS,
     bonds,

@@ -13,7 +13,8 @@ from ase.io import read
 from conftest import write_molecules
 
 from schnet import viewer
-from schnet.data import describe
+from schnet.data import describe, drawing
+from schnet.data.export import export
 from schnet.data.fetch import MADE_HERE
 from schnet.data.store import Store, Structure, write_store
 from schnet.errors import ConfigError, DataError
@@ -30,7 +31,7 @@ def axes():
 def test_structures_are_exported_with_their_labels(tmp_path):
     store = write_molecules(tmp_path / "t.h5", 8)
     for which, numbers in {"3": [3], ":": range(8), "2:7:2": [2, 4, 6], "6:": [6, 7]}.items():
-        describe.export(store.path, which, tmp_path / "out.extxyz")
+        export(store.path, which, tmp_path / "out.extxyz")
         images = read(tmp_path / "out.extxyz", ":")
         assert len(images) == len(numbers)
         for number, atoms in zip(numbers, images, strict=True):
@@ -54,7 +55,7 @@ def test_structures_are_exported_with_their_labels(tmp_path):
 def test_structures_that_are_not_there(tmp_path, which, error, message):
     store = write_molecules(tmp_path / "t.h5", 8)
     with pytest.raises(error, match=message):
-        describe.export(store.path, which, tmp_path / "out.extxyz")
+        export(store.path, which, tmp_path / "out.extxyz")
     assert not (tmp_path / "out.extxyz").exists()
 
 
@@ -98,7 +99,7 @@ def crystal():
 @pytest.mark.parametrize("structure", [ethanol(), crystal()], ids=["ethanol", "crystal"])
 def test_a_drawn_structure_is_cut_nowhere_and_fills_the_picture(axes, structure):
     _, ax = axes
-    describe.draw_structure(ax, structure)
+    drawing.draw_structure(ax, structure)
     ends = [line.get_xydata() for line in ax.lines]
     circles = [(np.array(patch.center), patch.radius) for patch in ax.patches]
     assert len(circles) == len(structure.atomic_numbers)
@@ -107,7 +108,7 @@ def test_a_drawn_structure_is_cut_nowhere_and_fills_the_picture(axes, structure)
     assert len(arrows) == ("forces" in structure.properties)
     for arrow in arrows:
         tips = arrow.get_offsets() + np.stack([arrow.U, arrow.V], 1)
-        assert np.linalg.norm(tips - arrow.get_offsets(), axis=1).max() <= describe.LONGEST_ARROW
+        assert np.linalg.norm(tips - arrow.get_offsets(), axis=1).max() <= drawing.LONGEST_ARROW
         ends.append(tips)
     points = np.concatenate(ends)
     for k, (low, high) in enumerate((ax.get_xlim(), ax.get_ylim())):
@@ -131,7 +132,7 @@ def test_data_made_here_are_not_called_by_the_name_of_upstream(tmp_path, capsys)
 def test_a_page_of_structures_that_turn(tmp_path):
     """What the page draws has the distances of the structure; nothing comes from elsewhere."""
     write_molecules(tmp_path / "toy.h5", count=3)
-    describe.show(tmp_path / "toy.h5", 1, tmp_path / "one.html")
+    drawing.show(tmp_path / "toy.h5", 1, tmp_path / "one.html")
     page = (tmp_path / "one.html").read_text()
     assert not re.search(r"(src|href)=|https?://", page)
     (content,) = re.findall(r"data-structure='([^']*)'", page)

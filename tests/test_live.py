@@ -7,7 +7,7 @@ import threading
 import pytest
 from conftest import copy_small_workflow, snakemake
 
-from schnet.data import materials_project
+from schnet.data import materials_project, materials_project_live
 from schnet.data.fetch import FIRST_FETCH
 from schnet.data.store import Store
 from schnet.errors import DataError, SchNetError
@@ -92,7 +92,7 @@ def materials_api(monkeypatch, tmp_path):
     state["endpoint"] = f"http://127.0.0.1:{httpd.server_port}/"
     monkeypatch.setenv("MP_API_KEY", KEY)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(materials_project, "BATCH", 3)
+    monkeypatch.setattr(materials_project_live, "BATCH", 3)
     yield state
     httpd.shutdown()
 
@@ -100,13 +100,13 @@ def materials_api(monkeypatch, tmp_path):
 def test_live_query_through_the_official_client(materials_api, tmp_path):
     materials_api["broken_batch"] = "mp-7"
     with pytest.raises(SchNetError, match="run again to continue"):
-        materials_project.fetch_live(
+        materials_project_live.fetch_live(
             tmp_path / "raw", endpoint=materials_api["endpoint"], progress=False
         )
     assert not (tmp_path / "raw" / materials_project.LIVE).exists()
     materials_api["broken_batch"] = None
     seen = len(materials_api["requests"])
-    (record,) = materials_project.fetch_live(
+    (record,) = materials_project_live.fetch_live(
         tmp_path / "raw", endpoint=materials_api["endpoint"], progress=False
     )
     path = tmp_path / "raw" / materials_project.LIVE
@@ -117,7 +117,7 @@ def test_live_query_through_the_official_client(materials_api, tmp_path):
     assert record["database_version"] == "2026.10.1" and record["query"]["num_elements"] == [1, 8]
     assert record["file"] == path.name and record["bytes"] == path.stat().st_size
     assert record["sha256"] == file_digest(path) and record["checksum_from"] == FIRST_FETCH
-    assert [record] == materials_project.fetch_live(tmp_path / "raw", progress=False)  # kept
+    assert [record] == materials_project_live.fetch_live(tmp_path / "raw", progress=False)  # kept
     assert KEY not in "".join(p.read_text() for p in (tmp_path / "raw").rglob("*.json*"))
     about = {"sources": [record]}
     materials_project.convert(tmp_path / "raw", tmp_path / "mp.h5", name="mp", about=about)
@@ -125,7 +125,7 @@ def test_live_query_through_the_official_client(materials_api, tmp_path):
     with open(path, "a", encoding="utf-8") as f:
         f.write("{}\n")
     with pytest.raises(DataError, match="delete it"):
-        materials_project.fetch_live(tmp_path / "raw", progress=False)
+        materials_project_live.fetch_live(tmp_path / "raw", progress=False)
 
 
 def test_live_query_up_to_the_table(materials_api, tmp_path, monkeypatch):
@@ -155,7 +155,7 @@ def test_live_file_of_an_older_fetch_gets_a_whole_record(materials_api, tmp_path
     path = tmp_path / materials_project.LIVE
     path.write_text("{}\n")
     write_json(tmp_path / f"{path.name}.source.json", {"database_version": "2026.1", "url": "x"})
-    (record,) = materials_project.fetch_live(tmp_path, progress=False)
+    (record,) = materials_project_live.fetch_live(tmp_path, progress=False)
     assert record["database_version"] == "2026.1" and record["sha256"] == file_digest(path)
     assert materials_api["requests"] == []
 
@@ -163,15 +163,15 @@ def test_live_file_of_an_older_fetch_gets_a_whole_record(materials_api, tmp_path
 def test_key_missing_malformed_or_refused(materials_api, tmp_path, monkeypatch):
     monkeypatch.delenv("MP_API_KEY")
     with pytest.raises(SchNetError, match="MP_API_KEY is not set"):
-        materials_project.fetch_live(tmp_path / "raw")
+        materials_project_live.fetch_live(tmp_path / "raw")
     monkeypatch.setenv("MP_API_KEY", "short")
     with pytest.raises(SchNetError, match="has 5 characters") as error:
-        materials_project.fetch_live(tmp_path / "raw")
+        materials_project_live.fetch_live(tmp_path / "raw")
     wrong = "z" * 32
     monkeypatch.setenv("MP_API_KEY", wrong)
     materials_api["limited"] = 0
     with pytest.raises(SchNetError, match="key was refused") as error:
-        materials_project.fetch_live(
+        materials_project_live.fetch_live(
             tmp_path / "raw", endpoint=materials_api["endpoint"], progress=False
         )
     assert wrong not in str(error.value)

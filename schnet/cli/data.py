@@ -14,7 +14,7 @@ from schnet.errors import ConfigError
 def fetch(args):
     """Download and verify the upstream files of a data set."""
     from schnet.data.fetch import fetch
-    from schnet.data.materials_project import fetch_live
+    from schnet.data.materials_project_live import fetch_live
     from schnet.files import write_json
 
     source = named_source(args)
@@ -73,14 +73,14 @@ def describe(args):
 
 def show(args):
     """Draw one structure in 3-D, with its forces."""
-    from schnet.data.describe import show
+    from schnet.data.drawing import show
 
     show(args.file, args.index, args.output)
 
 
 def export(args):
     """Write structures to a file of any format that ASE writes."""
-    from schnet.data.describe import export
+    from schnet.data.export import export
 
     export(args.file, args.which, args.output)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from ase.data import chemical_symbols
 
-from schnet.data.describe import draw_structure, full_title
+from schnet.data.describe import full_title
+from schnet.data.drawing import draw_structure
 from schnet.data.store import Store, Structure
 from schnet.figures import style
 from schnet.figures.results import DATA, left_out, options, stores
