@@ -15,7 +15,7 @@ from conftest import write_molecules
 from schnet import viewer
 from schnet.data import describe, drawing
 from schnet.data.export import export
-from schnet.data.fetch import MADE_HERE
+from schnet.data.raw_files import MADE_HERE
 from schnet.data.store import Store, Structure, write_store
 from schnet.errors import ConfigError, DataError
 from schnet.figures import style

@@ -8,7 +8,7 @@ import pytest
 from conftest import copy_small_workflow, snakemake
 
 from schnet.data import materials_project, materials_project_live
-from schnet.data.fetch import FIRST_FETCH
+from schnet.data.raw_files import FIRST_FETCH
 from schnet.data.store import Store
 from schnet.errors import DataError, SchNetError
 from schnet.files import file_digest, read_yaml, write_json, write_yaml

@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from schnet.data.fetch import MADE_HERE
+from schnet.data.raw_files import MADE_HERE
 from schnet.data.store import Structure
 from schnet.errors import DataError
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from ase.data import chemical_symbols
 
-from schnet.data.fetch import MADE_HERE
+from schnet.data.raw_files import MADE_HERE
 from schnet.data.store import Store
 from schnet.files import atomic
 

@@ -9,8 +9,8 @@ import re
 import warnings
 from pathlib import Path
 
-from schnet.data.fetch import FIRST_FETCH, record_of, source_record, verify
 from schnet.data.materials_project import FIELDS, LIVE
+from schnet.data.raw_files import FIRST_FETCH, record_of, source_record, verify
 from schnet.errors import DataError, SchNetError
 from schnet.files import atomic, read_json, write_json
 
@@ -157,7 +157,8 @@ def fetch_live(raw, *, endpoint: str | None = None, progress: bool = True) -> li
         progress: whether to draw a bar.
 
     Returns:
-        One record (see `schnet.data.fetch.source_record`), with database version, query and date.
+        One record, see `schnet.data.raw_files.source_record`; with database version, query and
+        date.
 
     Raises:
         SchNetError: no key, a refused key, or the database does not answer; never with the key.

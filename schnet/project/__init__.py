@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from schnet.data.fetch import check_mirror, missing_in_mirror
+from schnet.data.mirror import check_mirror, missing_in_mirror
 from schnet.errors import ConfigError
 from schnet.figures import check_figure
 from schnet.methods import missing_packages

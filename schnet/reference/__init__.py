@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
-from schnet.data.fetch import MADE_HERE, source_record
+from schnet.data.raw_files import MADE_HERE, source_record
 
 #: kinds of data whose making several processes can share; a trajectory is one process
 PARALLEL = ("molecules", "c20")
@@ -37,7 +37,7 @@ def generate(
         options: how many structures, frames and so on (``generate:`` in the scale files).
 
     Returns:
-        One record per file, see `schnet.data.fetch.source_record`.
+        One record per file, see `schnet.data.raw_files.source_record`.
 
     Raises:
         SchNetError: a molecule cannot be built, or its calculation does not converge.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from schnet.data import census
-from schnet.data.fetch import is_unverified
+from schnet.data.raw_files import is_unverified
 from schnet.finished import CORE_SECONDS, Finished
 from schnet.project import Project
 from schnet.run import Run, RunSpec
