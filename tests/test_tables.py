@@ -441,6 +441,10 @@ def test_mirrored_files_that_cannot_be_compared_with_upstream(workflow, tmp_path
     notes = tables.make_table(project, "table_3").notes
     slices = "Structures here, of those published upstream: MD17 ethanol 9 of 555,092."
     assert slices in notes and [n for n in notes if n.startswith("Not like for like")]
+    older = runs_of(project, "table_3", "ethanol", "energy_1000")[0]  # does not say whose it is
+    finish(older, 0.1, "kcal/mol", data=sources({"file": "e.npz", "checksum_from": "mirror"}))
+    notes = tables.make_table(project, "table_3").notes
+    assert len([n for n in notes if n.startswith("Data from a mirror")]) == 1
 
 
 @pytest.mark.parametrize("by_hand", [False, True])

@@ -91,8 +91,10 @@ def _data(project: Project, finished: list[Finished], cells: list[Entry]) -> lis
     made = sorted({s["url"] for s in sources if s["checksum_from"] == "made here"})
     mirrored = [s for s in sources if s["checksum_from"] == "mirror"]
     # None: upstream publishes no checksum; records without the key are older and of slices
-    others = sorted({s["file"] for s in mirrored if s.get("upstream", False) is False})
-    unknown = sorted({s["file"] for s in mirrored if s.get("upstream", False) is None})
+    said = {s["file"]: False for s in mirrored}
+    said |= {s["file"]: s["upstream"] for s in mirrored if "upstream" in s}
+    others = sorted(file for file, upstream in said.items() if upstream is False)
+    unknown = sorted(file for file, upstream in said.items() if upstream is None)
     notes = [f"Data {what}." for what in made]
     if others:
         notes.append(
