@@ -20,7 +20,7 @@ CODE = {
     "methods": ("methods", "evaluation.py"),
     "data": ("data/structures.py", "data/splits.py", "data/store.py"),
 }
-PACKAGES = ("torch", "numpy", "h5py", "ase", "vesin", "scikit-learn", "dscribe")
+PACKAGES = ("torch", "numpy", "h5py", "ase", "vesin", "scikit-learn", "dscribe", "sgdml")
 
 
 def _source_files(entry: str) -> list[Path]:

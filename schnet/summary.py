@@ -14,8 +14,14 @@ from schnet.tables.writers import markdown
 
 JUDGED = (
     "Judged by the errors measured at this scale; its data, sizes and lengths of training are "
-    f"below every table. Single runs that differ by less than {100 * NOISE:.0f} %, and means of "
-    f"several that differ by less than {ERRORS:g} standard errors, are too close to say."
+    "below every table. So a claim that is reproduced holds as a trend, on these data; no printed "
+    f"number is tested. Too close to say: less than {100 * NOISE:.0f} % apart where one of the two "
+    f"is a single run, less than {ERRORS:g} standard errors where both are means of several."
+)
+
+SEVERAL = (
+    "A model can appear with several numbers: the mean of its repeats (with ±), its first repeat "
+    "alone, or weights of single steps in place of their average (where the notes say so)."
 )
 
 
@@ -94,6 +100,8 @@ def render(project: Project, output: str | Path) -> None:
         f"# Results at the {scale} scale",
         "",
         f"Written by `schnet summary` from the runs themselves. {project.scale['note'].strip()}",
+        "",
+        SEVERAL,
         "",
         *_claims(project, tables),
     ]

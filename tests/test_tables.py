@@ -119,7 +119,7 @@ def test_table_with_means_errors_units_and_missing_runs(workflow, tmp_path):
     # 1 Bohr² in Å², beside the printed digits read in Å²
     _, unit, measured, printed, *_ = line_of(markdown, "⟨R²⟩, if printed in Å^2")
     assert (unit, measured, printed) == ("Å^2", "0.280", "0.073 ± 0.002")
-    assert "Missing, 2 of 3 runs there: zpve/schnet" in markdown
+    assert "Missing, 2 of 3 runs there: SchNet (T=6) for ZPVE." in markdown
     assert "A measured value without ± is of one run: no standard error." in markdown
     assert "Trained here: qm9: N = 110,000, 10 steps." in markdown
     page = (tmp_path / "rendered" / "table_1.html").read_text()
@@ -346,7 +346,7 @@ def test_derived_rows_by_hand(workflow, tmp_path):
     assert [unit, here, printed, difference, other] == ["%", "12.5", "11", "+1.5", "1.84"]
     assert dtnn == ["–"] and line_of(markdown, "logMAE")[1:3] == ["", "-2.30"]
     # what is missing is said, and quoted columns are not computed
-    assert "Missing, it needs a value of mu: std/dtnn; log/dtnn." in markdown
+    assert "Missing, it needs a value of mu: DTNN for std. MAE, logMAE." in markdown
     assert cells["std", "dtnn"]["measured"] == cells["std", "other"]["measured"] == ""
     assert "quoted from a test; they are not computed here." in markdown and "printed" in latex
     content = json.loads((tmp_path / "rendered" / "summaries.json").read_text())
@@ -445,6 +445,10 @@ def test_mirrored_files_that_cannot_be_compared_with_upstream(workflow, tmp_path
     finish(older, 0.1, "kcal/mol", data=sources({"file": "e.npz", "checksum_from": "mirror"}))
     notes = tables.make_table(project, "table_3").notes
     assert len([n for n in notes if n.startswith("Data from a mirror")]) == 1
+    named = {"file": "e.npz", "checksum_from": "workflow/sources.yaml", "upstream": True}
+    finish(run, 0.1, "kcal/mol", "energy", data=sources(named))
+    notes = tables.make_table(project, "table_3").notes
+    assert not [n for n in notes if n.startswith("Data from a mirror")]
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
@@ -557,12 +561,15 @@ def test_notes_count_verified_runs(workflow, tmp_path):
     write_json(runs[0].folder / "verified.json", found | {"code": {"models": "other"}})
     assert note() == [f"None of 2 runs has been {here}."]
     write_json(runs[0].folder / "verified.json", found)
-    alone = "; of 1 of them, whose models were not kept, the first steps alone"
-    assert note() == [f"1 of 2 runs were {here}{alone}."]
+    steps = ": trainings by their first steps"
+    assert note() == [f"1 of 2 runs were {here}{steps} alone, since no model was kept."]
     runs[0].model_file.touch()
-    assert note() == [f"1 of 2 runs were {here}."]
+    assert note() == [f"1 of 2 runs were {here}{steps} and their errors."]
+    write_json(runs[1].folder / "verified.json", found)
+    assert note() == [f"2 of 2 runs were {here}{steps}, 1 with a kept model by their errors, too."]
     write_json(runs[1].folder / "verified.json", found | {"ok": False})
-    assert note() == [f"1 of 2 runs were {here}; 1 did not come out with the same numbers."]
+    bad = "1 did not come out with the same numbers"
+    assert note() == [f"1 of 2 runs were {here}{steps} and their errors; {bad}."]
 
 
 def test_whole_rows_and_columns_that_are_missing_have_their_labels(workflow, tmp_path):
@@ -575,9 +582,10 @@ def test_whole_rows_and_columns_that_are_missing_have_their_labels(workflow, tmp
         "- Missing, N = 50,000 is not part of the scale small: all of N = 50,000: SchNet, energy; "
         "all of N = 50,000: SchNet, energy+forces."
     ) in markdown
-    assert "- Missing, 1 of 3 runs there: aspirin/both_1000; ethanol/both_1000." in markdown
+    energy = "N = 1,000: SchNet, energy"
+    assert f"- Missing, 1 of 3 runs there: {energy}+forces for Aspirin, Ethanol." in markdown
     absent = next(x for x in markdown.splitlines() if x.startswith("- Missing, 0 of 1 runs there"))
-    assert "benzene/energy_1000; " in absent and absent.endswith("; naphthalene/energy_1000.")
+    assert f"{energy} for Benzene, " in absent and absent.endswith(", Naphthalene.")
     assert (
         "- Missing, 0 of 1 runs there: all cells."
         in rendered(open_project(workflow, tmp_path, "paper"), "table_5", tmp_path)[0]

@@ -16,7 +16,7 @@ from schnet.verify import is_current
 PROTOCOLS = {
     "short": (
         "Protocol short: learning rate kept for three quarters of the run, then lowered; averaged "
-        "weights (EMA) are the model. Raw weights are in the JSON and CSV files."
+        "weights (EMA) are the model."
     ),
     "tf_code": "Protocol tf_code: loss and validation as in the authors' code.",
 }
@@ -39,6 +39,8 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     notes += [text for protocol, text in PROTOCOLS.items() if protocol in used]
     notes += _optimiser(runs)
     notes += _repeats(cells)
+    if any(cell.raw is not None for cell in cells):
+        notes.append("Errors of the weights of single steps: raw_weights in the CSV file.")
     notes += _single_steps(project.experiments[name])
     notes += _seeds(project.experiments[name], cells)
     notes += _committees(cells)
@@ -90,9 +92,10 @@ def _data(project: Project, finished: list[Finished], cells: list[Entry]) -> lis
     sources = [source for f in finished for source in f.sources]
     made = sorted({s["url"] for s in sources if s["checksum_from"] == "made here"})
     mirrored = [s for s in sources if s["checksum_from"] == "mirror"]
-    # None: upstream publishes no checksum; records without the key are older and of slices
+    # None: upstream publishes no checksum; older records do not say whose file it is: then those of
+    # other runs do, and without any it is none of upstream's
     said = {s["file"]: False for s in mirrored}
-    said |= {s["file"]: s["upstream"] for s in mirrored if "upstream" in s}
+    said |= {s["file"]: s["upstream"] for s in sources if s["file"] in said and "upstream" in s}
     others = sorted(file for file, upstream in said.items() if upstream is False)
     unknown = sorted(file for file, upstream in said.items() if upstream is None)
     notes = [f"Data {what}." for what in made]
@@ -184,9 +187,13 @@ def _verified(runs: list[Run]) -> list[str]:
     if not good:
         text = f"None of {len(runs)} runs has been {here}"
     trained = [run for run in good if run.settings.method == "neural"]
-    no_model = sum(not run.model_file.exists() for run in trained)
-    if no_model:
-        text += f"; of {no_model} of them, whose models were not kept, the first steps alone"
+    kept = sum(run.model_file.exists() for run in trained)
+    if trained and kept == len(trained):
+        text += ": trainings by their first steps and their errors"
+    elif kept:
+        text += f": trainings by their first steps, {kept} with a kept model by their errors, too"
+    elif trained:
+        text += ": trainings by their first steps alone, since no model was kept"
     bad = list(found.values()).count(False)
     if bad:
         text += f"; {bad} did not come out with the same numbers"
@@ -220,9 +227,13 @@ def _missing(experiment: dict, cells: list[Entry]) -> list[str]:
             if len(here) > 1 and len(reasons) == 1 and here[0].missing:
                 where.setdefault(here[0].missing, []).append(f"all of {title_of(entry)}")
                 left = [cell for cell in left if getattr(cell, axis) != entry["key"]]
-    for cell in left:
-        if cell.missing:
-            where.setdefault(cell.missing, []).append(f"{cell.row}/{cell.column}")
+    rows = {entry["key"]: title_of(entry) for entry in experiment["rows"]}
+    for column in experiment["columns"]:
+        for reason in {cell.missing: None for cell in left if cell.missing}:
+            of_column = [c for c in left if (c.column, c.missing) == (column["key"], reason)]
+            if of_column:
+                names = ", ".join(rows[cell.row] for cell in of_column)
+                where.setdefault(reason, []).append(f"{title_of(column)} for {names}")
     return [f"Missing, {reason}: {'; '.join(places)}." for reason, places in where.items()]
 
 

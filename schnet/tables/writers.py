@@ -23,6 +23,7 @@ COLUMNS = (
     "missing",
     "data",
     "derived",
+    "runs",
 )
 
 
@@ -48,11 +49,15 @@ def _record(cell: Entry) -> list:
         cell.missing or None,
         cell.data or None,
         cell.derived or None,
+        " ".join(run.path for run in cell.runs) or None,
     ]
 
 
 def csv_text(table: Table) -> str:
-    """One line per cell, numbers in the unit beside them, printed ones with the paper's digits."""
+    """One line per cell, numbers in the unit beside them, printed ones with the paper's digits.
+
+    The last column has the folders of the runs behind a cell, below ``runs/`` of the results.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
@@ -61,7 +66,7 @@ def csv_text(table: Table) -> str:
 
 
 def json_content(table: Table) -> dict:
-    """Everything that the other formats show, and the paths of the runs behind each cell."""
+    """Everything that the other formats show, numbers with all their digits."""
     return {
         "name": table.name,
         "scale": table.scale,
