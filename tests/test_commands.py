@@ -101,15 +101,14 @@ def test_a_run_from_raw_file_to_metrics_by_hand(tmp_path):
     assert done.returncode == 0 and "have changed since it was finished" in done.stderr
     assert (tmp_path / "run" / "metrics.json").read_text() != before
     # the run file of a finished run is itself a run
-    assert (
-        schnet(
-            "train", tmp_path / "run" / "run.yaml", "-o", tmp_path / "again", "--device", "cpu"
-        ).returncode
-        == 0
-    )
-    assert (tmp_path / "run" / "model.pt").read_bytes() == (
-        tmp_path / "again" / "model.pt"
-    ).read_bytes()
+    finished = ("train", tmp_path / "run" / "run.yaml", "--device", "cpu", "-o")
+    done = schnet(*finished, tmp_path / "again")
+    assert done.returncode == 0 and "made from" not in done.stderr
+    models = [(tmp_path / name / "model.pt").read_bytes() for name in ("run", "again")]
+    assert models[0] == models[1]
+    done = schnet(*finished, tmp_path / "other", "--split", tmp_path / "s.npz")
+    assert done.returncode == 0
+    assert "s.npz is not what this run was made from (digest" in done.stderr
     split.unlink()
     done = schnet("evaluate", tmp_path / "run", "--device", "cpu")
     assert done.returncode == 2 and "say where it is: --split FILE" in done.stderr

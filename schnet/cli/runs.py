@@ -30,8 +30,10 @@ OWN_DATA = (
 ORPHAN = 60.0  # seconds that a training waits for one in the same directory to end
 
 
-def _settings(args) -> tuple[dict, str]:
-    """The settings of ``schnet train``'s argument, and where they were found."""
+def _settings(args) -> tuple[dict, str, dict]:
+    """The settings of ``schnet train``'s argument, where they were found, and what a run that is
+    finished was made from (empty for others).
+    """
     from schnet.files import read_yaml
     from schnet.record import settings_of
     from schnet.schema import validate
@@ -44,6 +46,9 @@ def _settings(args) -> tuple[dict, str]:
             f"{where}: a mapping with the settings of a run is expected; "
             "structures follow --data: schnet train --data FILE"
         )
+    made_from = values.get("data")
+    if not isinstance(made_from, dict):  # the path of a file, in settings written by hand
+        made_from = {}
     values = settings_of(values)
     for key in ("data", "split", "neighbours", "engine", "checkpoint_interval"):
         if getattr(args, key) is not None:
@@ -52,7 +57,23 @@ def _settings(args) -> tuple[dict, str]:
     for key in ("data", "split"):
         if not values.get(key):
             raise ConfigError(f"{where}: {key} must be given, or --{key}")
-    return values, where
+    return values, where, made_from
+
+
+def _compare_inputs(made_from: dict, store, split: str, where: str) -> None:
+    """Warn where a finished run is done again from other data, or with another split."""
+    from schnet.data.splits import split_digest
+
+    here = {"digest": (store.path, store.digest), "split_digest": (split, split_digest(split))}
+    for key, (file, digest) in here.items():
+        if made_from.get(key, digest) == digest:
+            continue
+        log.warning(
+            "%s: %s is not what this run was made from (digest %s…, not %s…): its errors are not "
+            "to be expected here",
+            *(where, file, digest[:12], made_from[key][:12]),
+        )
+        return  # a split of other data is another one in any case
 
 
 def _refuse(args, names: tuple[str, ...], why: str) -> None:
@@ -100,12 +121,13 @@ def train(args):
     if args.run is None:
         return _own(args)
     _refuse(args, OWN_DATA, "is for own data; here the run file says it")
-    values, where = _settings(args)
+    values, where, made_from = _settings(args)
     out = _output(args, where)
     spec = make_spec(values, where)
-    name = Store(spec.data).name
-    if name != spec.dataset:
-        log.warning("%s: holds %s, the run says dataset: %s", spec.data, name, spec.dataset)
+    store = Store(spec.data)
+    if store.name != spec.dataset:
+        log.warning("%s: holds %s, the run says dataset: %s", spec.data, store.name, spec.dataset)
+    _compare_inputs(made_from, store, spec.split, where)
     gc.freeze()  # what is loaded by now is no garbage: the collector would look through it again
     # one that a killed workflow left behind ends with its next step
     wait = ORPHAN if ENDS_WITH in os.environ else 0.0
