@@ -20,7 +20,7 @@ READS = ("metrics_file",)
 #: columns: keys of those that get a panel; empty: all
 OPTIONS: dict = {"columns": []}
 COLUMNS = ["experiment", "column", "row", "label", "run", "mae", "unit", "core_seconds", "steps"]
-COLUMNS += ["hardware"]
+COLUMNS += ["n_train", "hardware"]
 
 
 def points(project: Project, figure: dict) -> pd.DataFrame:
@@ -58,6 +58,7 @@ def _point(cell: Cell, run: Run) -> dict | None:
         "unit": unit,
         "core_seconds": finished.core_seconds,
         "steps": finished.steps,
+        "n_train": run.n_train,
         "hardware": finished.hardware,
     }
 
@@ -88,6 +89,7 @@ def draw(project: Project, figure: dict):
             look = style.line(rows.index(row)) | {"linestyle": "none"}
             ax.plot(there["core_seconds"], there["mae"], ms=6, label=there["label"].iloc[0], **look)
         title = ", ".join(filter(None, [declared.get("group"), declared["label"]]))
+        title += f" (N = {group['n_train'].iloc[0]:,})"
         ax.set(xscale="log", yscale="log", title=title, xlabel="core-seconds of training")
         ax.set_ylabel(f"mean absolute error / {style.unit_text(group['unit'].iloc[0])}")
         for axis in (ax.xaxis, ax.yaxis):

@@ -67,7 +67,7 @@ def _longer_bonds(tables: dict[int, pd.DataFrame], beads: int) -> str:
     change = 100 * (many["mean"] / one["mean"] - 1)
     error = 100 * np.hypot(one["error"], many["error"]) / one["mean"]
     return (
-        f"nearest neighbours with {beads} beads: {change:+.2f} ± {error:.2f} % "
+        f"nearest neighbours with {beads} beads: {change:+.3f} ± {error:.3f} % "
         "(paper: longer by less than 0.5 %)"
     )
 
@@ -78,7 +78,7 @@ def _asymmetry(values: np.ndarray, beads: int) -> str:
 
     skew, error = skewness(values)
     return (
-        f"skewness of the nearest neighbours with {beads} beads: {skew:+.2f} ± {error:.2f} "
+        f"skewness of the nearest neighbours with {beads} beads: {skew:+.3f} ± {error:.3f} "
         "(paper: not symmetric)"
     )
 

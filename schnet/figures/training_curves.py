@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pandas as pd
 
@@ -12,14 +13,17 @@ from schnet.models import hyperparameters_of
 from schnet.run import Run
 
 READS = ("history_file",)
-OPTIONS = {"columns": 2, "labels": {}}
-WIDTH, HEIGHT = 5.0, 2.5  # of a panel with its legend, in inches
-MOST_LINES = 25  # of a legend; the CSV file names all
+OPTIONS = {"columns": 3, "labels": {}}
+WIDTH, HEIGHT = 3.6, 2.3  # of a panel, in inches
+MOST_LINES = 19  # of a legend; the CSV file names all
+LINE = 0.05  # of a panel's height, that a line of the legend takes
+ONE_COLUMN = 4  # lines of a legend that stand one above the other in any case
+SHORT = 42  # characters of a name that leaves room for another beside it
 SPREAD = 20  # where trainings differ in length by more, steps get a logarithmic axis
 LONGEST = 70  # characters of a name; where settings take more, runs are named by their directories
 #: what the panel or the repeat tells, or what never differs alone
 NOT_NAMED = ("dataset", "target", "forces", "model", "seed", "split_seed", "repeat", "n_validation")
-NAMES = {"n_train": "N", "rho": "ρ", "split_strategy": "", "architecture": ""}
+NAMES = {"n_train": "N", "rho": "ρ", "split_strategy": "", "architecture": "", "loss": ""}
 
 
 def uses(run: Run) -> bool:
@@ -63,10 +67,10 @@ def line_names(runs: list[Run]) -> list[str]:
     names = []
     for settings in all_settings:
         present = [key for key in shown if settings.get(key) is not None]
-        parts = [f"{NAMES.get(key, key)} = {_text(settings[key])}" for key in present]
-        names.append(", ".join(part.removeprefix(" = ") for part in parts))
+        parts = [f"{NAMES.get(key, key)}={_text(settings[key])}" for key in present]
+        names.append(", ".join(part.removeprefix("=") for part in parts))
     if max(map(len, names)) > LONGEST:
-        return [f"{run.folder.parts[-3]}, N = {run.n_train:,}" for run in runs]
+        return [f"{run.folder.parts[-3]}, N={run.n_train:,}" for run in runs]
     return names
 
 
@@ -124,7 +128,7 @@ def panel(ax, runs: list[Run]) -> list[pd.DataFrame]:
     style.log_axis(ax.yaxis)
     _step_axis(ax, [history["step"].iloc[-1] for history in frames])
     ax.tick_params(labelsize=6, which="both")
-    _legend(ax, len(drawn))
+    _legend(ax, drawn)
     return frames
 
 
@@ -140,12 +144,15 @@ def _step_axis(ax, lengths: list[int]):
     ax.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def _legend(ax, lines: int):
-    """A legend beside the panel: curves leave no room that names of settings could do with."""
+def _legend(ax, names: list[str]):
+    """A legend above the curves, for which the panel gets room."""
     handles, labels = ax.get_legend_handles_labels()
-    if lines > MOST_LINES:
+    if len(names) > MOST_LINES:
         handles[MOST_LINES:] = ax.plot([], [], " ")
-        labels[MOST_LINES:] = [f"and {lines - MOST_LINES} more, named in the CSV file"]
-    place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.02)}
-    look = {"handlelength": 3.5, "labelspacing": 0.25, "borderpad": 0, "borderaxespad": 0}
-    ax.legend(handles, labels, fontsize=5, **place, **look)
+        labels[MOST_LINES:] = [f"and {len(names) - MOST_LINES} more, named in the CSV file"]
+    columns = 2 if len(labels) > ONE_COLUMN and max(map(len, labels)) <= SHORT else 1
+    part = min(0.6, LINE * (math.ceil(len(labels) / columns) + 0.5))
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, low * (high / low) ** (1 / (1 - part)) if high > low else high)
+    look = {"handlelength": 2.5, "labelspacing": 0.25, "columnspacing": 1.0, "borderpad": 0}
+    ax.legend(handles, labels, fontsize=5, loc="upper right", ncols=columns, frameon=False, **look)
