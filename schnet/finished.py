@@ -29,6 +29,7 @@ class Finished:
         digest: of the data set it was fitted to.
         sources: records of the upstream files: file, url, checksum_from, notes and more.
         notes: of the converted file, see `schnet.data.census`.
+        modified: whether the code had changes that were not committed.
     """
 
     dataset: str
@@ -45,6 +46,7 @@ class Finished:
     digest: str
     sources: list[dict] = field(default_factory=list)
     notes: dict = field(default_factory=dict)
+    modified: bool = False
 
     @classmethod
     def read(cls, run: Run) -> Finished | None:
@@ -75,6 +77,7 @@ class Finished:
             digest=data.get("digest", ""),
             sources=data.get("sources", []),
             notes=data.get("notes", {}),
+            modified=bool(about.get("provenance", {}).get("git", {}).get("modified")),
         )
 
 

@@ -86,19 +86,24 @@ def hardware(device="cpu") -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
 
 
-def collect() -> dict:
-    """Code, versions and time; nothing that identifies the person or the machine."""
+def packages() -> dict[str, str | None]:
+    """Versions of the packages that decide a result; None for those that are not installed."""
     versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
+    return versions
+
+
+def collect() -> dict:
+    """Code, versions and time; nothing that identifies the person or the machine."""
     return {
         "code": code(),
         "git": _revision(),
         "python": platform.python_version(),
-        "packages": versions,
+        "packages": packages(),
         "cores": os.cpu_count(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -315,6 +315,8 @@ def verify(
         "ok": ok,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "code": provenance.code(),
+        "hardware": provenance.hardware(device),
+        "packages": provenance.packages(),
         "differences": {check.what: check.difference for check in checks},
         "files": {name: file_digest(folder / name) for name in ABOUT},
     }

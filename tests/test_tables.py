@@ -572,6 +572,16 @@ def test_notes_count_verified_runs(workflow, tmp_path):
     assert note() == [f"1 of 2 runs were {here}{steps} and their errors; {bad}."]
 
 
+def test_notes_count_runs_that_no_commit_has(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    runs = [runs_of(project, "table_3", "ethanol", k)[0] for k in ("both_1000", "energy_1000")]
+    for run, modified in zip(runs, (True, False), strict=True):
+        git = {"commit": 40 * "0", "modified": modified}
+        finish(run, 0.1, "kcal/mol", "energy", provenance={"git": git})
+    notes = tables.make_table(project, "table_3").notes
+    assert "1 of 2 runs were made by code with changes that no commit has." in notes
+
+
 def test_whole_rows_and_columns_that_are_missing_have_their_labels(workflow, tmp_path):
     project = open_project(workflow, tmp_path)
     for row in ("ethanol", "aspirin"):

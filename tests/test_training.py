@@ -319,6 +319,7 @@ def test_a_run_verifies(finished, capsys):
     assert is_current(finished) is True
     found = read_json(finished / "verified.json")
     assert found["code"] == provenance.code() and found["differences"]["history"] < 1e-5
+    assert found["hardware"] == provenance.hardware("cpu") and found["packages"]["torch"]
     after = {f.name: f.read_bytes() for f in finished.iterdir() if f.name != "verified.json"}
     assert before == after
     # where every prediction was not kept, those of the named structures are looked at

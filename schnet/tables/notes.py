@@ -44,6 +44,7 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     notes += _single_steps(project.experiments[name])
     notes += _seeds(project.experiments[name], cells)
     notes += _committees(cells)
+    notes += _modified(finished)
     notes += _verified(runs)
     notes += _approximate(project, cells)
     notes += _of_experiment(project.experiments[name])
@@ -175,6 +176,14 @@ def _core_seconds(runs: list[Run]) -> float:
     """Of the trainings of several runs together."""
     finished = (Finished.read(run) for run in runs)
     return sum(f.core_seconds or 0 for f in finished if f is not None)
+
+
+def _modified(finished: list[Finished]) -> list[str]:
+    """How many runs no commit can bring back."""
+    count = sum(f.modified for f in finished)
+    if not count:
+        return []
+    return [f"{count} of {len(finished)} runs were made by code with changes that no commit has."]
 
 
 def _verified(runs: list[Run]) -> list[str]:
