@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import os
-import re
 from pathlib import Path
 
 from schnet import figures, provenance
@@ -199,11 +198,6 @@ def _origin(project: Project, finished: dict[str, Finished]) -> str:
     return f"<dl>{''.join(lines)}</dl>"
 
 
-def _natural(name: str) -> list:
-    """A key by which figure_2 comes before figure_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
 def _contents(title: str, entries: dict[str, str]) -> str:
     """A list of links to sections; empty without any."""
     links = (
@@ -223,10 +217,7 @@ def render(project: Project, output: str | Path):
     output = Path(output)
     names = project.experiments_in_order()
     tables = [*(make_table(project, name) for name in names), architectures_table()]
-    drawn = {
-        name: _figure(project, name, output.parent)
-        for name in sorted(project.figures, key=_natural)
-    }
+    drawn = {name: _figure(project, name, output.parent) for name in project.figures_in_order()}
     pictures = {name: section for name, section in drawn.items() if section}
     abouts = {path: Finished.read(run) for path, run in sorted(project.runs.items())}
     finished = {path: about for path, about in abouts.items() if about is not None}

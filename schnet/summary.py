@@ -64,23 +64,36 @@ def _places(found: list[Found]) -> str:
     return "; ".join(texts)
 
 
-def _figures(project: Project, output: Path) -> list[str]:
-    """The pictures that are there, with their captions."""
-    lines = []
-    for name in project.figures:
-        picture = project.results / "figures" / f"{name}.png"
-        if picture.exists():
-            link = Path(os.path.relpath(picture, output.parent)).as_posix()
-            title = project.figures[name]["title"]
-            lines += [
-                f"## {title}",
-                "",
-                f"![{title}]({link})",
-                "",
-                figures.caption(project, name),
-                "",
-            ]
+def _link(file: Path, output: Path) -> str:
+    return Path(os.path.relpath(file, output.parent)).as_posix()
+
+
+def _table(project: Project, table: Table, output: Path) -> list[str]:
+    """A table, and where its files are."""
+    folder = project.results / "tables"
+    kinds = {"CSV": "csv", "LaTeX": "tex"}
+    files = {kind: folder / f"{table.name}.{suffix}" for kind, suffix in kinds.items()}
+    there = [f"[{kind}]({_link(file, output)})" for kind, file in files.items() if file.exists()]
+    lines = [f'<a id="{table.name}"></a>', "", markdown(table).rstrip(), ""]
+    if there:
+        lines += [f"{', '.join(there)}; the CSV file names the runs behind every number.", ""]
     return lines
+
+
+def _figure(project: Project, name: str, output: Path) -> list[str]:
+    """A picture with its caption."""
+    title = project.figures[name]["title"]
+    picture = project.results / "figures" / f"{name}.png"
+    shown = f"![{title}]({_link(picture, output)})"
+    return [
+        *(f'<a id="{name}"></a>', "", f"## {title}", ""),
+        *(shown, "", figures.caption(project, name), ""),
+    ]
+
+
+def _contents(titles: dict[str, str]) -> str:
+    """Links to the sections, by their names."""
+    return " · ".join(f"[{title}](#{name})" for name, title in titles.items())
 
 
 def render(project: Project, output: str | Path) -> None:
@@ -95,6 +108,10 @@ def render(project: Project, output: str | Path) -> None:
     tables = [t for t in tables if any(cell.measured is not None for cell in t.entries)]
     for table in tables:
         table.notes = [note for note in table.notes if note != project.scale["note"].strip()]
+    pictures = project.results / "figures"
+    drawn = [name for name in project.figures_in_order() if (pictures / f"{name}.png").exists()]
+    titles = {table.name: table.title for table in tables}
+    titles |= {name: project.figures[name]["title"] for name in drawn}
     scale = project.config["scale"]
     lines = [
         f"# Results at the {scale} scale",
@@ -103,8 +120,12 @@ def render(project: Project, output: str | Path) -> None:
         "",
         SEVERAL,
         "",
+        _contents(titles),
+        "",
         *_claims(project, tables),
     ]
     for table in tables:
-        lines += [markdown(table).rstrip(), ""]
-    write_text(output, "\n".join([*lines, *_figures(project, output)]).rstrip() + "\n")
+        lines += _table(project, table, output)
+    for name in drawn:
+        lines += _figure(project, name, output)
+    write_text(output, "\n".join(lines).rstrip() + "\n")

@@ -579,7 +579,7 @@ def test_notes_count_runs_that_no_commit_has(workflow, tmp_path):
         git = {"commit": 40 * "0", "modified": modified}
         finish(run, 0.1, "kcal/mol", "energy", provenance={"git": git})
     notes = tables.make_table(project, "table_3").notes
-    assert "1 of 2 runs were made by code with changes that no commit has." in notes
+    assert "Made by code with changes that no commit has: 1 of 2 runs." in notes
 
 
 def test_whole_rows_and_columns_that_are_missing_have_their_labels(workflow, tmp_path):

@@ -105,6 +105,17 @@ class Project:
 
         return sorted(self.experiments, key=place)
 
+    def figures_in_order(self) -> list[str]:
+        """Names of the figures: the paper's by their numbers, then the rest."""
+
+        def place(name: str) -> tuple:
+            number = name.removeprefix("figure_")
+            if number != name and number.isdigit():
+                return False, int(number), name
+            return True, 0, name
+
+        return sorted(self.figures, key=place)
+
     def runs_of(self, experiment: str) -> list[Run]:
         """The runs that an experiment needs, each once, in the order of its cells."""
         runs = (run for cell in self.cells[experiment] for run in cell.runs)

@@ -183,7 +183,8 @@ def _modified(finished: list[Finished]) -> list[str]:
     count = sum(f.modified for f in finished)
     if not count:
         return []
-    return [f"{count} of {len(finished)} runs were made by code with changes that no commit has."]
+    share = f"{count} of {len(finished)} runs"
+    return [f"Made by code with changes that no commit has: {share}."]
 
 
 def _verified(runs: list[Run]) -> list[str]:
