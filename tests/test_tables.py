@@ -496,8 +496,15 @@ def test_claims_of_the_paper_beside_what_was_measured(workflow, tmp_path):
     assert len(claims) == 3 and "Here: cannot be said (random split: energy, " in claims[1]
     # the same, one by one, on a page with all tables and figures that there are
     picture = project.results / "figures" / "figure_9.png"
-    picture.parent.mkdir(parents=True)
-    picture.touch()
+    csv_file = project.results / "tables" / "table_5.csv"
+    for file in (
+        picture,
+        picture.with_stem("calibration"),
+        picture.with_stem("figure_10"),
+        csv_file,
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
     summary.render(project, tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text()
     text = "T=6 and F=128 work best for energies and forces."
@@ -508,7 +515,11 @@ def test_claims_of_the_paper_beside_what_was_measured(workflow, tmp_path):
     assert (
         "; **cannot be said**: split by trajectory: energy, split by trajectory: forces |" in page
     )
-    assert page.count("## ") == 3 and f"]({picture.relative_to(tmp_path)})" in page
+    assert page.count("## ") == 5 and f"]({picture.relative_to(tmp_path)})" in page
+    assert f"[CSV]({csv_file.relative_to(tmp_path)}); the CSV file names the runs" in page
+    sections = re.findall(r'<a id="(.*)">', page)
+    assert sections == ["table_5", "figure_9", "figure_10", "calibration"]
+    assert re.findall(r"\]\(#(\w+)\)", page) == sections  # of the contents
     assert page.count(project.scale["note"].strip()) == 1
     file = workflow / "workflow/experiments/table_5.yaml"
     experiment = read_yaml(file)
