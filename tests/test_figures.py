@@ -406,6 +406,9 @@ def test_histogram_of_the_rows_that_are_named(complete):
         found = pd.read_csv(io.StringIO(text)).groupby("panel")["count"].sum()
         counts.append((found["N = 3,000"], found["N = 60,000"]))
     assert counts == [(8 * 60, 2 * 60), (4 * 60, 2 * 60)]
+    figure["options"] = {"panel": "row", "models": ["n60000"]}
+    found = pd.read_csv(io.StringIO(error_histogram.draw(complete, figure)[1]))
+    assert found.groupby("panel")["count"].sum().to_dict() == {"SchNet (T=6)": 2 * 60}
 
 
 def test_predictions_are_drawn_of_networks_alone(complete, tmp_path):
@@ -527,6 +530,7 @@ def declare(folder, name, **changes):
         ({"options": {"labels": {"schnett": "SchNet"}}}, "labels", "'schnet'"),
         ({"kind": "error_histogram", "options": {"panel": "rows"}}, "panel", "'row'"),
         ({"kind": "error_histogram", "options": {"rows": ["schnett"]}}, "rows", "'schnet'"),
+        ({"kind": "error_histogram", "options": {"models": ["n300"]}}, "models", "'n3000'"),
         ({"kind": "error_histogram", "options": {"bins": True}}, "bins", "should be like"),
         ({"kind": "chemical_potential", "options": {"molecules": ["benzen"]}}, "m", "'benzene'"),
         ({"kind": "chemical_potential_cut", "options": {"probe": "Cc"}}, "probe", "'C'"),

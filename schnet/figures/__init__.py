@@ -82,9 +82,10 @@ def check_figure(
     labelled = _names({name: experiments[name] for name in wanted}) + figure.get("datasets", [])
     for name in figure.get("options", {}).get("labels", {}):
         known_or_nearest(name, labelled, "name to label", f"{where}: options: labels")
-    for name in figure.get("options", {}).get("rows", []):
-        rows = [row["key"] for experiment in wanted for row in experiments[experiment]["rows"]]
-        known_or_nearest(name, rows, "row", f"{where}: options: rows")
+    for option, axis in {"rows": "row", "models": "column"}.items():
+        keys = [entry["key"] for name in wanted for entry in experiments[name][f"{axis}s"]]
+        for name in figure.get("options", {}).get(option, []):
+            known_or_nearest(name, keys, axis, f"{where}: options: {option}")
     if hasattr(kind, "check"):
         kind.check(options(figure, defaults), f"{where}: options")
 

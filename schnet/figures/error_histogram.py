@@ -10,11 +10,12 @@ from schnet.figures.results import experiments_of, options, predictions
 from schnet.units import factor
 
 READS = ("predictions_file", "metrics_file")
-#: panel: what titles a panel; rows: keys of those that are drawn, all where none is named;
-#: extensions: whether rows beyond the paper are drawn
+#: panel: what titles a panel; rows, models: keys of the rows and columns that are drawn, all where
+#: none is named; extensions: whether rows beyond the paper are drawn
 OPTIONS = {
     "panel": ("row", "column"),
     "rows": [],
+    "models": [],
     "labels": {},
     "bins": 40,
     "columns": 4,
@@ -47,6 +48,12 @@ def histogram(error: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
     return np.histogram(error, edges)[0], edges
 
 
+def _is_chosen(cell, chosen: dict) -> bool:
+    """Whether the options name a cell's row and column, or none."""
+    row = not chosen["rows"] or cell.row in chosen["rows"]
+    return row and (not chosen["models"] or cell.column in chosen["models"])
+
+
 def _panels(project, figure: dict) -> list[tuple[str, list]]:
     """(title, cells) of every panel."""
     chosen = options(figure, OPTIONS)
@@ -59,7 +66,7 @@ def _panels(project, figure: dict) -> list[tuple[str, list]]:
         for cell in project.cells[name]:
             if cell.row in extensions and not chosen["extensions"]:
                 continue
-            if chosen["rows"] and cell.row not in chosen["rows"]:
+            if not _is_chosen(cell, chosen):
                 continue
             if not cell.runs or cell.quantity != cell.runs[0].settings.target:
                 continue  # predictions of atoms (forces) are no errors of structures
