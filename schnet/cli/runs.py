@@ -66,12 +66,13 @@ def _compare_inputs(made_from: dict, store, split: str, where: str) -> None:
 
     here = {"digest": (store.path, store.digest), "split_digest": (split, split_digest(split))}
     for key, (file, digest) in here.items():
-        if made_from.get(key, digest) == digest:
+        before = str(made_from.get(key, digest))
+        if before == digest:
             continue
         log.warning(
             "%s: %s is not what this run was made from (digest %s…, not %s…): its errors are not "
             "to be expected here",
-            *(where, file, digest[:12], made_from[key][:12]),
+            *(where, file, digest[:12], before[:12]),
         )
         return  # a split of other data is another one in any case
 
