@@ -116,8 +116,10 @@ def atomic(path) -> Iterator[Path]:
     Nothing is left behind when it fails, see `scratch`.
 
     Raises:
-        SchNetError: the disk is full, or the directory cannot be written.
+        SchNetError: ``path`` is a folder, the disk is full, or the directory cannot be written.
     """
+    if Path(path).is_dir():
+        raise SchNetError(f"{path}: is a folder; name a file in it")
     with scratch(path) as temporary:
         yield temporary
         with open(temporary, "rb") as f:

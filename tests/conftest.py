@@ -83,7 +83,7 @@ def copy_small_workflow(folder):
 
 def schnet(*args, cwd=ROOT, **environment):
     """`schnet …` as a process of its own."""
-    command = [sys.executable, "-m", "schnet.cli", *map(str, args)]
+    command = [sys.executable, "-m", "schnet", *map(str, args)]
     environment = os.environ | environment
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment)
 

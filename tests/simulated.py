@@ -38,7 +38,7 @@ class Spring(Calculator):
 
 def kill_after_checkpoint(command, checkpoint):
     """Start a command, kill -9 it a moment after its first checkpoint."""
-    process = subprocess.Popen([sys.executable, "-m", "schnet.cli", *map(str, command)], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", "schnet", *map(str, command)], cwd=ROOT)
     try:
         for _ in range(1200):
             if checkpoint.exists() or process.poll() is not None:

@@ -39,7 +39,7 @@ def small_files():
 
 def limited(*args):
     """`schnet …` as a process that cannot write large files."""
-    command = [sys.executable, "-m", "schnet.cli", *map(str, args)]
+    command = [sys.executable, "-m", "schnet", *map(str, args)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, preexec_fn=small_files)
 
 
@@ -76,7 +76,7 @@ def test_evaluation_beyond_the_limit_of_file_sizes(toy_run, tmp_path):
     run = tmp_path / "run"
     train(make_spec(toy_run | {"steps": 10}), run, device="cpu")
     before = names(run)
-    command = [sys.executable, "-m", "schnet.cli", "evaluate", str(run), "--device", "cpu"]
+    command = [sys.executable, "-m", "schnet", "evaluate", str(run), "--device", "cpu"]
 
     def tiny_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
@@ -98,7 +98,7 @@ def test_training_and_model_on_a_full_disk(toy_run, tmp_path, full_disk):
 
 def started(*args, watch):
     """`schnet …` as a process, as soon as a temporary file lies in the folder ``watch``."""
-    process = subprocess.Popen([sys.executable, "-m", "schnet.cli", *map(str, args)], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", "schnet", *map(str, args)], cwd=ROOT)
     while not list(watch.glob(".*.tmp*")):
         assert process.poll() is None
         time.sleep(0.01)
@@ -116,6 +116,13 @@ def test_conversion_that_is_ended_or_killed(ethanol, tmp_path):
     (left,) = names(tmp_path)
     assert subprocess.run(["git", "check-ignore", "-q", left], cwd=ROOT).returncode == 0
     assert schnet(*arguments).returncode == 0 and names(tmp_path) == ["e.h5"]
+
+
+def test_a_folder_is_no_output(tmp_path):
+    (tmp_path / "table.csv").mkdir()
+    done = schnet("table", "table_3", "-o", tmp_path / "table", "--scale", "demo")
+    assert done.returncode == 2 and f"{tmp_path}/table.csv: is a folder" in done.stderr
+    assert list((tmp_path / "table.csv").iterdir()) == []
 
 
 def test_temporary_files_of_others_are_removed_when_nobody_writes_them(tmp_path):

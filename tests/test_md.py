@@ -93,7 +93,7 @@ def test_killed_md_continues_with_the_same_trajectory(model_file, ethanol, tmp_p
 def test_two_processes_do_not_share_a_folder(model_file, ethanol, tmp_path):
     write(tmp_path / "e.xyz", ethanol)
     command = ["md", tmp_path / "e.xyz", model_file, "-o", tmp_path / "md", "--device", "cpu"]
-    command = [sys.executable, "-m", "schnet.cli", *command, "--steps", 10**7, "--checkpoint", 20]
+    command = [sys.executable, "-m", "schnet", *command, "--steps", 10**7, "--checkpoint", 20]
     first = subprocess.Popen(
         [str(part) for part in command],
         stderr=subprocess.PIPE,

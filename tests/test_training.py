@@ -47,7 +47,7 @@ def start(run, out, *options, **environment):
     command = [
         sys.executable,
         "-m",
-        "schnet.cli",
+        "schnet",
         "train",
         str(file),
         "-o",
@@ -235,7 +235,7 @@ def test_run_yaml_of_a_finished_run_can_be_trained(toy_run, tmp_path):
     """By hand or finished, the file says the same run."""
     run = toy_run | {"steps": 20, "engine": "reference"}
     assert start(run, tmp_path / "first").wait(60) == 0
-    again = [sys.executable, "-m", "schnet.cli", "train", str(tmp_path / "first" / "run.yaml")]
+    again = [sys.executable, "-m", "schnet", "train", str(tmp_path / "first" / "run.yaml")]
     subprocess.run([*again, "-o", str(tmp_path / "second"), "--device", "cpu"], check=True)
     first, second = (read_yaml(tmp_path / k / "run.yaml") for k in ("first", "second"))
     assert first["run"] == second["run"] and first["execution"] == second["execution"]
@@ -307,7 +307,7 @@ def finished(toy_run, tmp_path):
 
 
 def verify_by_command(folder, *options):
-    command = [sys.executable, "-m", "schnet.cli", "verify", str(folder), "--device", "cpu"]
+    command = [sys.executable, "-m", "schnet", "verify", str(folder), "--device", "cpu"]
     return subprocess.run([*command, *options], capture_output=True, text=True)
 
 
@@ -526,7 +526,7 @@ def test_directory_that_cannot_be_written(toy_run, tmp_path):
     command = [
         sys.executable,
         "-m",
-        "schnet.cli",
+        "schnet",
         "train",
         str(tmp_path / "run.yaml"),
         "-o",

@@ -39,7 +39,7 @@ def environment(workflow, **more):
 
 
 def schnet(*arguments, env, **options):
-    command = [sys.executable, "-m", "schnet.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "schnet", *map(str, arguments)]
     return subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )

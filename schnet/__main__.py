@@ -1,3 +1,5 @@
+"""`python -m schnet` does what `schnet` does."""
+
 import sys
 
 from schnet.cli import main
