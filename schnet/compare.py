@@ -30,10 +30,18 @@ def _measured(path: Path) -> dict[tuple[str, str], Measured]:
     Derived ones are left out: those that they are computed from are compared.
     """
     return {
-        key: Measured(float(record["measured"]), record.get("data") or "")
+        key: Measured(_number(record, f"{path}: {', '.join(key)}"), record.get("data") or "")
         for key, record in _records(path).items()
         if record["measured"] and not record.get("derived")
     }
+
+
+def _number(record: dict, where: str) -> float:
+    """The measured value of a record. Raises DataError where it is no number."""
+    try:
+        return float(record["measured"])
+    except ValueError as error:
+        raise DataError(f"{where}: measured: {record['measured']!r} is not a number") from error
 
 
 def _agree(old: Measured, new: Measured, tolerance: float, factor: float) -> bool:
@@ -179,7 +187,7 @@ def _value(record: dict, unit: str, where: str) -> float | None:
     """The measured value of a record in a unit. Raises DataError for that of another quantity."""
     if not record.get("measured"):
         return None
-    value = float(record["measured"])
+    value = _number(record, where)
     if record["unit"] == unit:
         return value
     try:

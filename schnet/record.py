@@ -17,11 +17,8 @@ from schnet.data.store import Store
 from schnet.data.structures import Structures, load
 from schnet.errors import ConfigError, DataError, ModelError
 from schnet.files import write_yaml
-from schnet.run import MODEL_FILE, RUN_FILE, RunSpec, default_settings, make_spec, read_finished
+from schnet.run import MODEL_FILE, RUN_FILE, RunSpec, make_spec, read_finished, settings_of
 from schnet.schema import validate
-
-#: keys that run files of earlier versions had
-DROPPED = ("scale",)
 
 
 @dataclass
@@ -123,20 +120,6 @@ def write_run_file(
     write_yaml(Path(folder) / RUN_FILE, about)
 
 
-def settings_of(about: dict) -> dict:
-    """The settings in a run file, flat: one written by hand, or run.yaml of a finished run.
-
-    The latter holds all scientific settings. One that it lacks was added later, and had its default
-    then, whatever the protocol says of it now.
-    """
-    if not isinstance(about.get("run"), dict):
-        return about
-    execution = about.get("execution", {})
-    settings = about["run"] | {k: v for k, v in execution.items() if k not in ("device", "threads")}
-    settings = {k: v for k, v in settings.items() if k not in DROPPED}
-    return default_settings() | settings if "result" in about else settings
-
-
 def finished_run(folder: Path, **paths: str | None) -> tuple[RunSpec, dict]:
     """Settings and run.yaml of a finished run.
 
@@ -213,10 +196,11 @@ def open_inputs_of(folder: Path, spec: RunSpec, about: dict) -> Inputs:
                 f"{folder}: its {key} {file} is not here (seen from {Path.cwd()}); say where it "
                 f"is: --{key} FILE"
             )
-    same_data = Store(spec.data).digest == about["data"]["digest"]
-    if not same_data or split_digest(spec.split) != about["data"]["split_digest"]:
-        raise DataError(
-            f"{folder}: was trained on other data or another split than {spec.data} and "
-            f"{spec.split} are now; train again"
-        )
+    here = {
+        "digest": (spec.data, Store(spec.data).digest),
+        "split_digest": (spec.split, split_digest(spec.split)),
+    }
+    for key, (file, digest) in here.items():
+        if digest != about["data"][key]:
+            raise DataError(f"{folder}: was trained with another {file} than this is; train again")
     return open_inputs(spec)

@@ -26,6 +26,8 @@ METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.h5"
 #: settings that never change what a run is
 EXECUTION = ("data", "split", "neighbours", "engine", "checkpoint_interval", "compile")
+#: keys that run files of earlier versions had
+DROPPED = ("scale",)
 #: settings of gradient steps; they mean nothing to a method that takes none
 GRADIENT_STEPS = (
     "architecture",
@@ -267,6 +269,20 @@ def make_spec(values: dict, where: str = "run") -> RunSpec:
     return RunSpec(**(base | values))
 
 
+def settings_of(about: dict) -> dict:
+    """The settings in a run file, flat: one written by hand, or run.yaml of a finished run.
+
+    The latter holds all scientific settings. One that it lacks was added later, and had its default
+    then, whatever the protocol says of it now.
+    """
+    if not isinstance(about.get("run"), dict):
+        return about
+    execution = about.get("execution", {})
+    settings = about["run"] | {k: v for k, v in execution.items() if k not in ("device", "threads")}
+    settings = {k: v for k, v in settings.items() if k not in DROPPED}
+    return default_settings() | settings if "result" in about else settings
+
+
 @dataclass(frozen=True)
 class Run:
     """One run of the workflow, finished or not.
@@ -327,12 +343,36 @@ class Run:
         return self.folder / PREDICTIONS_FILE
 
     def metrics(self) -> dict | None:
-        """Test errors (metrics.json), or None while the run is not evaluated."""
-        return read_metrics(self.folder) if self.metrics_file.exists() else None
+        """Test errors (metrics.json), or None while the run is not finished and evaluated."""
+        done = self.metrics_file.exists() and (self.folder / RUN_FILE).exists()
+        return read_metrics(self.folder) if done else None
 
     def about(self) -> dict | None:
-        """Settings, cost, data and provenance (run.yaml), or None while the run is not finished."""
-        return read_finished(self.folder) if (self.folder / RUN_FILE).exists() else None
+        """Settings, cost, data and provenance (run.yaml), or None while the run is not finished.
+
+        Raises ConfigError where run.yaml is damaged or tells of other settings.
+        """
+        file = self.folder / RUN_FILE
+        if not file.exists():
+            return None
+        about = read_finished(self.folder)
+        there = make_spec(settings_of(about), str(file))
+        if different := _different(self.settings.scientific(), there.scientific()):
+            raise ConfigError(
+                f"{file}: is of a run with other settings ({', '.join(different)}); put the run's "
+                "own file back, or delete the directory to train again"
+            )
+        return about
+
+
+def _different(mine: dict, theirs: dict) -> list[str]:
+    """Names of the scientific settings that differ; a model may leave out what it has by default.
+
+    What it leaves out is in the directory's name, see ``schnet.project.identity``.
+    """
+    different = [k for k in mine if k != "model" and mine[k] != theirs.get(k)]
+    one, other = mine["model"], theirs["model"]
+    return different + [f"model: {k}" for k in one.keys() & other.keys() if one[k] != other[k]]
 
 
 def read_finished(folder: str | Path) -> dict:
@@ -343,8 +383,14 @@ def read_finished(folder: str | Path) -> dict:
 
 def read_metrics(folder: str | Path) -> dict:
     """Content of a run's metrics.json. Raises ConfigError where it is damaged."""
-    file = Path(folder) / METRICS_FILE
-    return _checked(read_json(file), "metrics", file, "delete it to evaluate the run again")
+    file, remedy = Path(folder) / METRICS_FILE, "delete it to evaluate the run again"
+    metrics = _checked(read_json(file), "metrics", file, remedy)
+    for part, quantities in metrics["parts"].items():
+        for quantity, values in quantities.items():
+            if not math.isfinite(values["mae"] + values["rmse"]):
+                where = f"{file}: parts.{part}.{quantity}"
+                raise ConfigError(f"{where}: an error is not a finite number; {remedy}")
+    return metrics
 
 
 def _checked(value, schema: str, file: Path, remedy: str):

@@ -9,14 +9,15 @@ from schnet import figures
 from schnet.files import write_text
 from schnet.project import Project
 from schnet.tables import Table, make_table
-from schnet.tables.claims import ERRORS, NOISE, Found, by_verdict, judged
+from schnet.tables.claims import ERRORS, NOISE, Found, by_verdict, judged, reasons
 from schnet.tables.writers import markdown
 
 JUDGED = (
     "Judged by the errors measured at this scale; its data, sizes and lengths of training are "
     "below every table. So a claim that is reproduced holds as a trend, on these data; no printed "
-    f"number is tested. Too close to say: less than {100 * NOISE:.0f} % apart where one of the two "
-    f"is a single run, less than {ERRORS:g} standard errors where both are means of several."
+    f"number is tested. Too close to say: one less than {100 * NOISE:.0f} % larger than the other "
+    f"where one of the two is a single run, less than {ERRORS:g} standard errors apart where both "
+    "are means of several."
 )
 
 SEVERAL = (
@@ -41,9 +42,11 @@ def _claims(project: Project, tables: list[Table]) -> list[str]:
     """The claims one by one, with the errors behind every verdict."""
     lines = []
     for table in tables:
-        for text, found in judged(project.experiments[table.name], table.entries):
+        experiment = project.experiments[table.name]
+        for text, found in judged(experiment, table.entries, project.config["scale"]):
             answers = [
-                f"**{verdict}**: {_places(there)}" for verdict, there in by_verdict(found).items()
+                f"**{verdict}**{reasons(there)}: {_places(there)}"
+                for verdict, there in by_verdict(found).items()
             ]
             lines.append(f"| {table.title} | {text} | {_verdict(found)} | {'; '.join(answers)} |")
     if not lines:

@@ -4,7 +4,8 @@ A training is replayed to its first row of history.csv, any other fit is done ag
 temporary folder; test structures are predicted anew; and metrics.json is computed again from
 predictions.h5 or, where that was not kept, compared with the new predictions. Where the model was
 not kept either, only the beginning of its training is replayed; any other fit, done again, gives a
-model. What was found is kept beside the run, in verified.json.
+model. What was found is kept beside the run, in verified.json. Where errors cannot be computed
+again, a metrics.json that has changed since is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import h5py
 import numpy as np
 
 from schnet import methods, provenance
-from schnet.errors import DataError
+from schnet.errors import ConfigError, DataError
 from schnet.evaluation import errors, judged_forces, predict
 from schnet.files import file_digest, read_json, write_json
 from schnet.methods import Predictor
@@ -32,7 +33,7 @@ from schnet.training.loop import Trainer
 log = logging.getLogger("schnet")
 FILE = "verified.json"
 STEPS = 5000  # replayed at most: the longest validation interval of the protocols
-STRUCTURES = 1000  # predicted at most
+STRUCTURES = 5000  # predicted at most
 #: largest relative differences that count as the same: in a history (rounding on another machine
 #: grows from step to step), of a fit done again (an iterative solver begins at random and ends
 #: within a tolerance of its own) and of predictions (both by their root mean square error), between
@@ -42,8 +43,10 @@ TOLERANCE_FIT = 0.05
 TOLERANCE_PREDICTIONS = 0.01
 TOLERANCE_FILES = 1e-6
 STANDARD_ERRORS = 5  # of a sample, within which the mean over all has to lie
+#: of a training; other fits have none
+HISTORY_FILE = "history.csv"
 #: files that a verification is about; when one changes, it holds no longer
-ABOUT = (RUN_FILE, METRICS_FILE)
+ABOUT = (RUN_FILE, METRICS_FILE, HISTORY_FILE)
 
 
 @dataclass
@@ -91,7 +94,9 @@ def replay_training(
     folder: Path, spec: RunSpec, *, steps: int, threads: int, device: str
 ) -> Check | None:
     """Train up to the first row of history.csv and compare; None if that takes too many steps."""
-    file = folder / "history.csv"
+    file = folder / HISTORY_FILE
+    if not file.exists():
+        raise DataError(f"{file}: no such file; put it back or train again")
     try:
         with open(file, encoding="utf-8", newline="") as f:
             first = {key: float(value) for key, value in next(csv.DictReader(f)).items()}
@@ -190,26 +195,48 @@ def compare_extremes(
 
 
 def compare_sample(
-    metrics: dict, inputs: Inputs, predictor: Predictor, target: str, limit: int, tolerance: float
+    metrics: dict,
+    inputs: Inputs,
+    predictor: Predictor,
+    target: str,
+    forces: str | None,
+    limit: int,
+    tolerance: float,
 ) -> list[Check]:
-    """Predict test structures, at most ``limit`` of a part, and compare their mean error.
+    """Predict test structures, at most ``limit`` of a part, and compare their mean errors.
 
-    All structures of a part have to give the mean absolute error in metrics.json; some, spread over
-    the part, one that lies within ``STANDARD_ERRORS`` of it. ``tolerance`` comes on top.
+    All structures of a part have to give the mean absolute errors in metrics.json; some, spread
+    over the part, such that lie within ``STANDARD_ERRORS`` of them. ``tolerance`` comes on top.
     """
     checks = []
     for part, indices in _test_parts(inputs).items():
         every = max(1, math.ceil(len(indices) / limit))
-        new = predict(predictor, inputs, indices[::every], target, None)
-        error = np.abs(new["predicted"] - new["true"])
-        recorded = metrics["parts"][part][target]["mae"]
-        chance = 0.0
-        if every > 1:
-            chance = STANDARD_ERRORS * error.std() / math.sqrt(len(error)) / (recorded or 1.0)
-        difference = _relative(float(error.mean()), recorded)
-        what = f"error of {len(error):,} structures"
-        checks.append(Check(what, difference, tolerance + chance, part))
+        some = indices[::every]
+        new = predict(predictor, inputs, some, target, forces)
+        errors = {target: np.abs(new["predicted"] - new["true"])}
+        if forces:
+            errors[forces] = _mean_force_errors(new)
+        for quantity, error in errors.items():
+            recorded, mean = metrics["parts"][part][quantity]["mae"], float(error.mean())
+            chance = 0.0
+            if every > 1:
+                standard_error = float(error.std()) / math.sqrt(len(error))
+                chance = STANDARD_ERRORS * standard_error / (max(recorded, mean) or 1.0)
+            difference = _relative(mean, recorded)
+            what = f"{quantity} error of {len(error):,} structures"
+            checks.append(Check(what, difference, tolerance + chance, part))
     return checks
+
+
+def _mean_force_errors(predicted: dict[str, np.ndarray]) -> np.ndarray:
+    """Mean absolute error of force components, one per structure.
+
+    Weighted with its number of atoms, so that their mean is that over all components.
+    """
+    sizes = predicted["n_atoms"]
+    error = np.abs(predicted["forces_predicted"] - predicted["forces_true"]).mean(axis=1)
+    sums = np.add.reduceat(error, np.cumsum(sizes) - sizes)
+    return sums / sizes.mean()
 
 
 def compare_metrics(file: Path, metrics: dict, spec: RunSpec, inputs: Inputs) -> Check:
@@ -242,11 +269,11 @@ def _with_model(
     """What is found about the errors of a run whose model is there, or was fitted again."""
     metrics = read_metrics(folder)
     file = folder / "predictions.h5"
+    forces = judged_forces(spec, inputs.store, predictor)
     if not file.exists():
         named = compare_extremes(metrics, inputs, predictor, spec.target, tolerance)
-        some = compare_sample(metrics, inputs, predictor, spec.target, limit, tolerance)
+        some = compare_sample(metrics, inputs, predictor, spec.target, forces, limit, tolerance)
         return [named, *some]
-    forces = judged_forces(spec, inputs.store, predictor)
     return [
         compare_predictions(file, inputs, predictor, spec.target, forces, limit, tolerance),
         compare_metrics(file, metrics, spec, inputs),
@@ -280,8 +307,8 @@ def verify(
         Whether the numbers come out.
 
     Raises:
-        DataError: data or split are not those that the run was made from, or nothing of the run
-            is left that could be compared.
+        DataError: data or split are not those that the run was made from, nothing of the run is
+            left that could be compared, or metrics.json has changed and cannot be tested.
     """
     folder = Path(folder)
     spec, about = finished_run(folder, data=data, split=split, neighbours=neighbours)
@@ -305,6 +332,7 @@ def verify(
             some = next(iter(_test_parts(inputs).values()), inputs.parts["validation"])[:structures]
             checks.append(compare_fits(spec, inputs, some, predictor, fitted))
     if predictor is None:
+        _check_unchanged(folder)
         not_done.append("errors not computed again: the model was not kept")
     else:
         checks += _with_model(folder, spec, inputs, predictor, structures, tolerance)
@@ -318,12 +346,36 @@ def verify(
         "hardware": provenance.hardware(device),
         "packages": provenance.packages(),
         "differences": {check.what: check.difference for check in checks},
-        "files": {name: file_digest(folder / name) for name in ABOUT},
+        "files": {name: file_digest(folder / name) for name in ABOUT if (folder / name).exists()},
     }
     write_json(folder / FILE, found)
     result = "comes out" if ok else "does not come out"
     print(f"{folder}: {result}: {'; '.join([', '.join(map(str, checks)), *not_done])}")
     return ok
+
+
+def _read_found(folder: Path) -> dict | None:
+    """Content of verified.json, or None where there is none.
+
+    Raises ConfigError where it is damaged.
+    """
+    file = folder / FILE
+    if not file.exists():
+        return None
+    found = read_json(file)
+    if not isinstance(found, dict) or not isinstance(found.get("files"), dict):
+        raise ConfigError(f"{file}: is not what verify writes; delete it and verify the run again")
+    return found
+
+
+def _check_unchanged(folder: Path) -> None:
+    """Raise DataError where metrics.json is not the one of the run's last verification."""
+    found = _read_found(folder)
+    if found is not None and found["files"].get(METRICS_FILE) != file_digest(folder / METRICS_FILE):
+        raise DataError(
+            f"{folder / METRICS_FILE}: has changed since the run was verified; without its model, "
+            "which was not kept, errors cannot be computed again: put the file back"
+        )
 
 
 def is_current(folder) -> bool | None:
@@ -332,14 +384,15 @@ def is_current(folder) -> bool | None:
     Returns:
         True: its numbers came out. False: they did not. None: it was not verified, or with other
         code, or the run has changed since.
+
+    Raises:
+        ConfigError: verified.json is damaged.
     """
     folder = Path(folder)
-    if not (folder / FILE).exists():
-        return None
-    found = read_json(folder / FILE)
-    if found.get("code") != provenance.code():
+    found = _read_found(folder)
+    if found is None or found.get("code") != provenance.code():
         return None
     for name, digest in found["files"].items():
         if not (folder / name).exists() or file_digest(folder / name) != digest:
             return None
-    return bool(found["ok"])
+    return bool(found.get("ok"))

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from schnet.compare import compare, pairs
-from schnet.errors import SchNetError
+from schnet.errors import DataError, SchNetError
 
 
 def write_tables(folder, *cells):
@@ -41,6 +41,13 @@ def test_compare_allows_a_factor_for_data_made_elsewhere(tmp_path, capsys):
         compare(committed, write_tables(tmp_path / "c", (1.0, "d1"), (11.0, "other")), 0.05, 5)
     with pytest.raises(SchNetError, match=r"y1: 0\.3, was 2"):
         compare(committed, write_tables(tmp_path / "d", (1.0, "d1"), (0.3, "other")), 0.05, 5)
+
+
+def test_compare_names_the_cell_that_is_no_number(tmp_path):
+    good = write_tables(tmp_path / "good", (1.0, "d"))
+    bad = write_tables(tmp_path / "bad", ("many", "d"))
+    with pytest.raises(DataError, match=r"bad/.*csv: x, y0: measured: 'many' is not a number"):
+        compare(good, bad)
 
 
 def test_compare_leaves_out_what_is_derived(tmp_path):

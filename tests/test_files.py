@@ -125,6 +125,14 @@ def test_a_folder_is_no_output(tmp_path):
     assert list((tmp_path / "table.csv").iterdir()) == []
 
 
+def test_the_name_of_a_table_may_have_a_suffix(tmp_path):
+    """And where there is no result, that is said."""
+    where = ("--scale", "demo", "--results-dir", tmp_path / "nowhere")
+    done = schnet("table", "table_3", "-o", tmp_path / "table.csv", *where)
+    assert done.returncode == 0 and "nowhere/demo/runs: no such folder" in done.stderr
+    assert names(tmp_path) == [f"table.{kind}" for kind in ("csv", "html", "json", "md", "tex")]
+
+
 def test_temporary_files_of_others_are_removed_when_nobody_writes_them(tmp_path):
     """Those of processes that live stay, on this machine and, for a while, on another one."""
     code = (

@@ -555,6 +555,28 @@ def test_a_claim_may_be_about_factors(workflow, tmp_path):
         open_project(workflow, tmp_path)
 
 
+def test_a_claim_may_ask_for_a_factor_or_be_untestable(workflow, tmp_path):
+    file = workflow / "workflow/experiments/learning_curves_qm9.yaml"
+    experiment = read_yaml(file)
+    experiment["claims"] = [
+        {"text": "twice as good.", "smallest": "T6", "among": ["T2"], "by": 2},
+        {"text": "best.", "smallest": "T6", "among": ["T2"], "untestable": {"small": "a reason"}},
+    ]
+    write_yaml(file, experiment)
+    project = open_project(workflow, tmp_path)
+    for row, error in (("n25000", 2.6), ("n50000", 1.6)):
+        for column, value in (("T2", error), ("T6", 1.0)):
+            finish(runs_of(project, "learning_curves_qm9", row, column)[0], value, "eV", "U0")
+    notes = tables.make_table(project, "learning_curves_qm9").notes
+    places = ["N = 25,000 (here 2,500)", "N = 50,000 (here 5,000)", "N = 110,000"]
+    found = "yes ({}); no ({}); cannot be said ({})".format(*places)
+    assert f"Paper: twice as good. Here: {found}." in notes
+    assert f"Paper: best. Here: cannot be said, for a reason ({', '.join(places)})." in notes
+    summary.render(project, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text()
+    assert "| best. | cannot be tested here | **cannot be said**, for a reason: T=6 aga" in page
+
+
 def test_notes_count_verified_runs(workflow, tmp_path):
     project = open_project(workflow, tmp_path)
 
@@ -711,6 +733,30 @@ def test_damaged_files_of_a_run_are_named(workflow, tmp_path, file):
     write_json(run.folder / file, {"parts": {"test": {}}} if file == "metrics.json" else {})
     with pytest.raises(ConfigError, match=rf"{file}: .*required property; delete"):
         run.metrics(), run.about()
+
+
+@pytest.mark.parametrize("mae", [float("nan"), float("inf"), -1.0])
+def test_what_is_no_error_is_refused(workflow, tmp_path, mae):
+    project = open_project(workflow, tmp_path)
+    finish(runs_of(project, "table_3", "ethanol", "both_1000")[0], mae, "kcal/mol", "energy")
+    with pytest.raises(ConfigError, match=r"metrics.json: parts.test.energy.*; delete it"):
+        tables.make_table(project, "table_3")
+
+
+def test_a_run_of_other_settings_is_refused(workflow, tmp_path):
+    project = open_project(workflow, tmp_path)
+    run = runs_of(project, "table_3", "ethanol", "both_1000")[0]
+    finish(run, 1.0, "kcal/mol", "energy")
+    about = read_yaml(run.folder / "run.yaml")
+    about["run"] |= {"rho": 0.5, "model": about["run"]["model"] | {"n_interactions": 4}}
+    write_yaml(run.folder / "run.yaml", about)
+    message = r"run.yaml: is of a run with other settings \(rho, model: n_interactions\); put"
+    with pytest.raises(ConfigError, match=message):
+        tables.make_table(project, "table_3")
+    # errors that nothing says the origin of are not shown
+    (run.folder / "run.yaml").unlink()
+    assert "Trained here" not in "".join(tables.make_table(project, "table_3").notes)
+    assert run.metrics() is None
 
 
 def test_committed_pages_are_those_of_the_committed_results(tmp_path):

@@ -28,8 +28,7 @@ from schnet.evaluation import deviation, evaluate
 from schnet.files import read_json, read_yaml
 from schnet.methods import fit
 from schnet.models import load_model, save_model
-from schnet.record import settings_of
-from schnet.run import make_spec
+from schnet.run import make_spec, settings_of
 from schnet.training.adam import Adam
 from schnet.training.loop import Trainer, train
 from schnet.training.objective import loss_function
@@ -338,6 +337,25 @@ def test_a_run_verifies(finished, capsys):
     # what was verified is not what is there
     (finished / "metrics.json").write_text((finished / "metrics.json").read_text() + " ")
     assert is_current(finished) is None
+    # and nothing can say whether its errors are true
+    done = verify_by_command(finished)
+    assert done.returncode == 1 and "metrics.json: has changed since" in done.stdout
+    (finished / "verified.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"verified.json: is not what verify writes; delete it"):
+        is_current(finished)
+    (finished / "history.csv").unlink()
+    assert "history.csv: no such file" in verify_by_command(finished).stdout
+
+
+@pytest.mark.parametrize("quantity", ["energy", "forces"])
+@pytest.mark.parametrize("structures", [5000, 6])
+def test_errors_of_another_size_do_not_verify(finished, quantity, structures, capsys):
+    (finished / "predictions.h5").unlink()
+    metrics = read_json(finished / "metrics.json")
+    metrics["parts"]["test"][quantity]["mae"] *= 0.98 if structures == 5000 else 5
+    (finished / "metrics.json").write_text(json.dumps(metrics))
+    assert not verify(finished, structures=structures)
+    assert f"{quantity} error of" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -367,7 +385,7 @@ def test_verifying_wants_the_same_data(finished, toy, tmp_path):
     store, _ = toy
     write_molecules(store.path, seed=1)
     done = verify_by_command(finished)
-    assert done.returncode == 1 and "trained on other data" in done.stdout
+    assert done.returncode == 1 and f"trained with another {store.path} than" in done.stdout
     assert "Traceback" not in done.stderr and is_current(finished) is None
 
 
@@ -419,7 +437,7 @@ def test_evaluation_refuses_other_data(toy_run, toy, tmp_path):
     train(make_spec(toy_run), tmp_path / "run", device="cpu")
     store, split = toy
     save_split(split, store, make_split(store, n_train=80, n_validation=16, seed=5))
-    with pytest.raises(DataError, match="another split"):
+    with pytest.raises(DataError, match="was trained with another .*split.npz than"):
         evaluate(tmp_path / "run")
 
 

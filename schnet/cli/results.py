@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 from schnet.cli.options import add_compute, add_configuration, add_verb, configured_project
+from schnet.errors import ConfigError
+
+log = logging.getLogger("schnet")
+
+
+def _project_with_results(args):
+    """The project, with a warning where it has no run yet: what is rendered will be empty."""
+    project = configured_project(args)
+    runs = project.results / "runs"
+    if not runs.is_dir():
+        log.warning("%s: no such folder: there are no results to show (scale, --results-dir)", runs)
+    return project
+
+
+def _stem(output: str, *suffixes: str) -> Path:
+    """A path without suffix, also where one of those that are written was given.
+
+    Raises ConfigError for a folder.
+    """
+    path = Path(output)
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; name a file in it, without suffix")
+    return path.with_suffix("") if path.suffix in suffixes else path
 
 
 def resolve(args):
@@ -25,28 +49,29 @@ def table(args):
     """Render one table from the metrics of its runs."""
     from schnet.tables import render
 
-    render(configured_project(args), args.name, args.output)
+    stem = _stem(args.output, ".csv", ".md", ".tex", ".html", ".json")
+    render(_project_with_results(args), args.name, stem)
 
 
 def figure(args):
     """Draw one figure from results."""
     from schnet.figures import render
 
-    render(configured_project(args), args.name, args.output)
+    render(_project_with_results(args), args.name, args.output)
 
 
 def report(args):
     """One HTML page with all tables, figures, runs and their cost."""
     from schnet.report import render
 
-    render(configured_project(args), args.output)
+    render(_project_with_results(args), args.output)
 
 
 def summary(args):
     """One Markdown page: the paper's claims and what was found, tables, figures."""
     from schnet.summary import render
 
-    render(configured_project(args), args.output)
+    render(_project_with_results(args), args.output)
 
 
 def compare(args):
@@ -54,7 +79,8 @@ def compare(args):
     from schnet.compare import compare, side_by_side
 
     if args.output:
-        side_by_side(args.committed, args.regenerated, args.output)
+        stem = _stem(args.output, ".csv", ".md", ".png", ".pdf")
+        side_by_side(args.committed, args.regenerated, stem)
         return
     compare(args.committed, args.regenerated, args.tolerance, args.factor)
 

@@ -35,7 +35,7 @@ def _settings(args) -> tuple[dict, str, dict]:
     finished was made from (empty for others).
     """
     from schnet.files import read_yaml
-    from schnet.record import settings_of
+    from schnet.run import settings_of
     from schnet.schema import validate
 
     inline = args.run.lstrip().startswith("{")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schnet.tables.cells import Entry, digits, fixed, title_of
 
@@ -25,24 +25,28 @@ class Found:
         compared: what should have the smaller error and the best of the others, as text; empty,
             like ``errors``, where something is missing.
         errors: theirs, with the unit.
+        reason: why it cannot be said, where the errors are there.
     """
 
     place: str
     verdict: str
     compared: str = ""
     errors: str = ""
+    reason: str = ""
 
 
-def judged(experiment: dict, cells: list[Entry]) -> list[tuple[str, list[Found]]]:
+def judged(experiment: dict, cells: list[Entry], scale: str) -> list[tuple[str, list[Found]]]:
     """Every claim of an experiment, as the paper makes it, and what was found.
 
     A claim names the row (or column) with the smallest errors, those it is compared with, and the
     columns (or rows) in which that holds. With ``more_than`` it is about the factor between the
-    errors of the best of the others and those of the first: larger than in that column (or row).
+    errors of the best of the others and those of the first: larger than in that column (or row);
+    with ``by`` at least that number. ``untestable`` says why nothing follows at a scale.
 
     Args:
         experiment: its ``claims``, ``rows`` and ``columns``.
         cells: of the table.
+        scale: of the runs.
     """
     by_key = {(cell.row, cell.column): cell for cell in cells}
     labels = {entry["key"]: title_of(entry) for entry in experiment["rows"] + experiment["columns"]}
@@ -57,9 +61,17 @@ def judged(experiment: dict, cells: list[Entry]) -> list[tuple[str, list[Found]]
             other = _compare(claim, claim["more_than"], labels, by_key)
             found = [_more(place, other) for place in places]
         else:
-            found = [_smaller(place) for place in places]
+            found = [_smaller(place, claim.get("by", 1.0)) for place in places]
+        reason = claim.get("untestable", {}).get(scale)
+        if reason:
+            found = [_withheld(one, reason) for one in found]
         out.append((claim["text"], found))
     return out
+
+
+def _withheld(found: Found, reason: str) -> Found:
+    """Errors without a verdict, for a reason; where there are none, that is the reason."""
+    return replace(found, verdict="cannot be said", reason=reason if found.errors else "")
 
 
 def by_verdict(found: list[Found]) -> dict[str, list[Found]]:
@@ -68,12 +80,18 @@ def by_verdict(found: list[Found]) -> dict[str, list[Found]]:
     return {verdict: there for verdict, there in groups.items() if there}
 
 
-def verdicts(experiment: dict, cells: list[Entry]) -> list[str]:
+def reasons(found: list[Found]) -> str:
+    """Why something cannot be said, to follow the verdict; empty where none is told."""
+    there = dict.fromkeys(one.reason for one in found if one.reason)
+    return f", for {'; '.join(there)}" if there else ""
+
+
+def verdicts(experiment: dict, cells: list[Entry], scale: str) -> list[str]:
     """One sentence for every claim of an experiment; see `judged`."""
     sentences = []
-    for text, found in judged(experiment, cells):
+    for text, found in judged(experiment, cells, scale):
         answers = [
-            f"{verdict} ({', '.join(one.place for one in there)})"
+            f"{verdict}{reasons(there)} ({', '.join(one.place for one in there)})"
             for verdict, there in by_verdict(found).items()
         ]
         sentences.append(f"Paper: {text} Here: {'; '.join(answers)}.")
@@ -149,16 +167,16 @@ def _compare(
 
 def _verdict(factor: float, chance: float) -> str:
     """Whether a factor is larger than one, by more than a relative difference due to chance."""
-    if abs(math.log(factor)) < chance:
+    if abs(math.log(factor)) < math.log1p(chance):
         return "too close to say"
     return "yes" if factor > 1 else "no"
 
 
-def _smaller(comparison: _Comparison) -> Found:
-    """Whether the first has the smaller error."""
+def _smaller(comparison: _Comparison, by: float) -> Found:
+    """Whether the first has the smaller error, by at least a factor."""
     if not comparison.cells:
         return Found(comparison.place, "cannot be said")
-    verdict = _verdict(comparison.factor, comparison.chance)
+    verdict = _verdict(comparison.factor / by, comparison.chance)
     return Found(comparison.place, verdict, comparison.names, comparison.text)
 
 

@@ -49,7 +49,7 @@ def footnotes(project: Project, name: str, cells: list[Entry]) -> list[str]:
     notes += _approximate(project, cells)
     notes += _of_experiment(project.experiments[name])
     if not project.made_up:
-        notes += verdicts(project.experiments[name], cells)
+        notes += verdicts(project.experiments[name], cells, project.config["scale"])
     notes += _missing(project.experiments[name], cells)
     if any(cell.quoted for cell in cells):
         origin = project.experiments[name].get("printed_in", "the paper")
