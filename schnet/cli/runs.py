@@ -340,8 +340,8 @@ def add_verbs(verbs):
     p.add_argument(
         "--structures",
         type=at_least_one,
-        default=1000,
-        help="predict at most so many (default: 1000)",
+        default=5000,
+        help="predict at most so many test structures (default: 5000)",
     )
     _add_inputs(p)
     add_compute(p)
